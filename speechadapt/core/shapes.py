@@ -1,0 +1,34 @@
+"""Shape annotations used across the package.
+
+Checked while the tests run (jaxtyping and beartype), plain hints otherwise. Single-axis shapes
+start with a space so that linters do not take them for forward references.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Waveform: TypeAlias = Float[Tensor, " samples"]
+Waveforms: TypeAlias = Float[Tensor, "batch samples"]
+Frames: TypeAlias = Float[Tensor, "batch frames dim"]
+Lengths: TypeAlias = Int[Tensor, " batch"]
+Tokens: TypeAlias = Int[Tensor, "batch tokens"]
+Mask: TypeAlias = Bool[Tensor, "batch frames"]
+
+
+def length_mask(lengths: Lengths, size: int) -> Bool[Tensor, "batch size"]:
+    """Mark the valid positions of each row.
+
+    Args:
+        lengths: Valid positions per row.
+        size: Length of the padded axis.
+
+    Returns:
+        True where the position is valid.
+    """
+    import torch
+
+    return torch.arange(size, device=lengths.device)[None, :] < lengths[:, None]

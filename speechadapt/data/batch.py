@@ -1,0 +1,203 @@
+"""Training batches as a pure function of (seed, step): nothing to save, nothing to replay.
+
+A batch is drawn, not walked through: an anchor utterance is drawn by corpus weight, and the batch is
+filled with draws from the anchor's length bucket, so rows have similar lengths. A share of the
+batches instead holds rows joined from several short utterances (connected speech).
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from speechadapt.core.errors import ConfigError, near_misses
+from speechadapt.core.seed import generator
+from speechadapt.data.manifest import Utterance
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """Size and mix of the batches.
+
+    Args:
+        batch_s: Seconds of speech in a batch, padding included.
+        max_rows: Most rows in a batch.
+        max_s: Longest utterance used; longer ones are left out.
+        weights: Share of draws by corpus; empty means in proportion to the seconds of each.
+        join_prob: Share of batches whose rows are joined utterances, once `join_ramp` is over.
+        join_ramp: First step with joined rows and the step at which their share is full.
+        join_s: Shortest and longest target length of joined rows in seconds.
+        join_gap_s: Shortest and longest silence between joined utterances in seconds.
+        join_corpora: Corpora whose utterances are joined; empty means all.
+        same_speaker_prob: Share of joined rows that keep to one speaker.
+        buckets: Number of length buckets.
+    """
+
+    batch_s: float = 120.0
+    max_rows: int = 128
+    max_s: float = 16.0
+    weights: Mapping[str, float] = field(default_factory=dict)
+    join_prob: float = 0.0
+    join_ramp: tuple[int, int] = (0, 1)
+    join_s: tuple[float, float] = (1.5, 8.0)
+    join_gap_s: tuple[float, float] = (0.0, 0.25)
+    join_corpora: tuple[str, ...] = ()
+    same_speaker_prob: float = 0.7
+    buckets: int = 12
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a batch.
+
+    Args:
+        parts: Indices of the utterances, joined in this order.
+        gaps_s: Silence after each part but the last, in seconds.
+        seed: Parts that make the row's own random stream.
+    """
+
+    parts: tuple[int, ...]
+    gaps_s: tuple[float, ...]
+    seed: tuple[int | str, ...]
+
+
+class BatchPlan:
+    """Draws the rows of any step.
+
+    Args:
+        utterances: The training set; `extra["corpus"]` names each one's corpus.
+        config: Size and mix.
+        seed: Of the whole run.
+
+    Raises:
+        ConfigError: No utterance is left, or a weight names a corpus that is not there.
+    """
+
+    def __init__(self, utterances: Sequence[Utterance], config: BatchConfig, seed: int) -> None:
+        self.utterances = list(utterances)
+        self.config = config
+        self.seed = seed
+        self._seconds = np.array([item.duration or 0.0 for item in self.utterances])
+        self._corpus = [str(item.extra.get("corpus", "")) for item in self.utterances]
+        self._draw_prob = self._probabilities()
+        order = np.sort(self._seconds[self._draw_prob > 0])
+        edges = np.quantile(order, np.linspace(0, 1, config.buckets + 1)[1:-1])
+        self._edges = [float(edge) for edge in edges]
+        self._members: dict[int, np.ndarray] = {}
+        kept = np.flatnonzero(self._draw_prob > 0)
+        bucket = np.array([self._bucket(self._seconds[index]) for index in kept])
+        for number in range(config.buckets):
+            self._members[number] = kept[bucket == number]
+        self._join_pool, self._by_speaker = self._join_sets(kept)
+
+    def rows(self, step: int, rank: int = 0) -> list[Row]:
+        """Return the rows of one step on one process.
+
+        Args:
+            step: Training step, from 0.
+            rank: Process number; each process draws its own rows.
+        """
+        random = generator(self.seed, "batch", step, rank)
+        if len(self._join_pool) and random.random() < self._join_share(step):
+            parts = self._joined(random)
+        else:
+            parts = [((index,), ()) for index in self._plain(random)]
+        return [
+            Row(indices, gaps, (self.seed, "row", step, rank, number))
+            for number, (indices, gaps) in enumerate(parts)
+        ]
+
+    def text(self, row: Row) -> str:
+        """Return the row's transcript, parts joined by a space."""
+        return " ".join(self.utterances[index].text or "" for index in row.parts)
+
+    def _bucket(self, seconds: float) -> int:
+        return bisect.bisect_right(self._edges, seconds)
+
+    def _probabilities(self) -> np.ndarray:
+        config = self.config
+        present = set(self._corpus)
+        for name in config.weights:
+            if name not in present:
+                raise ConfigError(
+                    f"data.batch.weights names '{name}', which is not loaded."
+                    f"{near_misses(name, present)}"
+                )
+        usable = (self._seconds > 0) & (self._seconds <= config.max_s)
+        total: Counter[str] = Counter()
+        for name, seconds, good in zip(self._corpus, self._seconds, usable, strict=True):
+            total[name] += float(seconds) if good else 0.0
+        share = dict(config.weights) or dict(total)
+        count = Counter(name for name, good in zip(self._corpus, usable, strict=True) if good)
+        chance = np.array(
+            [
+                share.get(name, 0.0) / count[name] if good else 0.0
+                for name, good in zip(self._corpus, usable, strict=True)
+            ]
+        )
+        if not chance.sum() > 0:
+            raise ConfigError(
+                f"no training utterance is left: {len(self.utterances)} loaded, "
+                f"none between 0 and {config.max_s:g} s with a weight above 0."
+            )
+        return np.asarray(chance / chance.sum())
+
+    def _join_sets(self, kept: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        wanted = set(self.config.join_corpora) or set(self._corpus)
+        short = self.config.join_s[1] / 2
+        pool = [
+            int(index)
+            for index in kept
+            if self._corpus[index] in wanted and self._seconds[index] <= short
+        ]
+        speakers: dict[str, list[int]] = defaultdict(list)
+        for index in pool:
+            speakers[self.utterances[index].speaker or ""].append(index)
+        return np.array(pool, dtype=int), {
+            name: np.array(indices, dtype=int) for name, indices in speakers.items()
+        }
+
+    def _join_share(self, step: int) -> float:
+        first, full = self.config.join_ramp
+        if step < first:
+            return 0.0
+        return self.config.join_prob * min(1.0, (step - first + 1) / max(1, full - first))
+
+    def _plain(self, random: np.random.Generator) -> list[int]:
+        anchor = int(random.choice(len(self.utterances), p=self._draw_prob))
+        members = self._members[self._bucket(self._seconds[anchor])]
+        longest = float(self._seconds[members].max())
+        count = max(1, min(self.config.max_rows, int(self.config.batch_s / longest)))
+        chance = self._draw_prob[members] / self._draw_prob[members].sum()
+        repeat = count > len(members)
+        drawn = random.choice(members, size=count, replace=repeat, p=chance)
+        return [int(index) for index in drawn]
+
+    def _joined(self, random: np.random.Generator) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
+        low, high = self.config.join_s
+        target = float(random.uniform(low, high))
+        count = max(1, min(self.config.max_rows, int(self.config.batch_s / target)))
+        return [self._join_one(target, random) for _ in range(count)]
+
+    def _join_one(
+        self, target: float, random: np.random.Generator
+    ) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        chance = self._draw_prob[self._join_pool]
+        first = int(random.choice(self._join_pool, p=chance / chance.sum()))
+        pool = self._join_pool
+        if random.random() < self.config.same_speaker_prob:
+            pool = self._by_speaker[self.utterances[first].speaker or ""]
+        parts, gaps, total = [first], [], float(self._seconds[first])
+        chance = self._draw_prob[pool] / self._draw_prob[pool].sum()
+        while True:
+            gap = float(random.uniform(*self.config.join_gap_s))
+            following = int(random.choice(pool, p=chance))
+            total += gap + float(self._seconds[following])
+            if total > target:
+                return tuple(parts), tuple(gaps)
+            parts.append(following)
+            gaps.append(gap)

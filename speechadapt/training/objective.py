@@ -1,0 +1,56 @@
+"""What the training loop needs to know about a task: an objective and its batches."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+Batch = dict[str, Tensor]
+
+
+class Objective(nn.Module, ABC):
+    """A model with its loss.
+
+    Attributes:
+        ids: Ids of every recording that training may read, for the model card.
+        score: Name of the evaluation figure that `best` minimises.
+    """
+
+    ids: tuple[str, ...] = ()
+    score: str = "loss"
+
+    @abstractmethod
+    def batch(self, step: int, rank: int) -> Batch:
+        """Build the batch of one step on one process, on the CPU; a pure function of its arguments.
+
+        Args:
+            step: Micro-step, from 0.
+            rank: Process number.
+        """
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """Compute the loss.
+
+        Args:
+            batch: As built by `batch`, on the model's device.
+
+        Returns:
+            A scalar to minimise, and figures to log.
+        """
+
+    @abstractmethod
+    def evaluate(self) -> dict[str, float]:
+        """Score the model on held-out data; lower `score` is better."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write the model in its ordinary on-disk format."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device

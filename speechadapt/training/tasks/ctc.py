@@ -1,0 +1,142 @@
+"""Recognition with CTC over characters on a Conformer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import Wav2Vec2BertForCTC
+
+from speechadapt.audio.augment import AugmentConfig, Signal
+from speechadapt.data.batch import BatchConfig
+from speechadapt.encoders.w2v_bert import W2vBertEncoder
+from speechadapt.text import alphabet as alphabets
+from speechadapt.training.conformer import (
+    ConformerConfig,
+    new_extractor,
+    new_model,
+    save_model,
+    stacked_features,
+)
+from speechadapt.training.loop import TrainerConfig
+from speechadapt.training.objective import Batch, Objective
+from speechadapt.training.scores import corpus_wer
+from speechadapt.training.speech import DataConfig, SpeechBatches
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything a CTC run is made of.
+
+    Args:
+        data: Recordings.
+        batch: Batches.
+        augment: Augmentation.
+        model: Shape, where no `init` is given.
+        trainer: Steps.
+        init: Folder of a model to start from (its CTC head is kept only if `keep_head`).
+        keep_head: Keep the head of `init`.
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    model: ConformerConfig = field(default_factory=ConformerConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    init: str = ""
+    keep_head: bool = False
+
+
+def build(config: Config) -> CtcObjective:
+    """Make the objective of a run."""
+    return CtcObjective(config)
+
+
+class CtcObjective(Objective):
+    """A `Wav2Vec2BertForCTC` with the CTC loss, per label.
+
+    Args:
+        config: The run.
+    """
+
+    score = "wer"
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.alphabet = alphabets.english()
+        torch.manual_seed(config.trainer.seed)
+        self.model = new_model(config.model, self.alphabet)
+        if config.init:
+            start = Wav2Vec2BertForCTC.from_pretrained(
+                config.init, dtype=torch.float32, use_safetensors=True
+            )
+            self.model.wav2vec2_bert.load_state_dict(start.wav2vec2_bert.state_dict())
+            if config.keep_head:
+                self.model.lm_head.load_state_dict(start.lm_head.state_dict())
+        self.extractor = new_extractor(config.model)
+        self.encoder = W2vBertEncoder(self.model.wav2vec2_bert, self.extractor)
+        self.speech = SpeechBatches(config.data, config.batch, config.augment, config.trainer.seed)
+        self.ids = self.speech.ids
+        self._dev = self.speech.dev()
+
+    def state_dict(self, *args: object, **kwargs: object) -> dict[str, Tensor]:  # type: ignore[override]
+        """Return the model's tensors once, under `model.` alone."""
+        return {f"model.{name}": value for name, value in self.model.state_dict().items()}
+
+    def load_state_dict(self, state_dict, strict=True, assign=False):  # type: ignore[no-untyped-def]
+        """Load tensors named as `state_dict` names them."""
+        plain = {name.removeprefix("model."): value for name, value in state_dict.items()}
+        return self.model.load_state_dict(plain, strict=strict, assign=assign)
+
+    def batch(self, step: int, rank: int) -> Batch:
+        """Build features and labels; see `Objective.batch`."""
+        rows = self.speech.rows(step, rank)
+        features, lengths = stacked_features(
+            rows, self.config.augment, self.config.model.stride, step
+        )
+        labels = [torch.tensor(self.alphabet.encode(row.text)) for row in rows]
+        return {
+            "features": features,
+            "lengths": lengths,
+            "labels": torch.nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=0),
+            "label_lengths": torch.tensor([len(item) for item in labels]),
+        }
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """Return the CTC loss in nats per label and the share of rows too short for their text."""
+        frames, lengths = self.encoder(batch["features"], batch["lengths"])
+        logits = self.model.lm_head(self.model.dropout(frames))
+        logprobs = logits.float().log_softmax(-1).transpose(0, 1)
+        loss = functional.ctc_loss(
+            logprobs,
+            batch["labels"],
+            lengths,
+            batch["label_lengths"],
+            blank=self.alphabet.blank_id,
+            reduction="none",
+        )
+        good = torch.isfinite(loss)
+        total = torch.where(good, loss, torch.zeros_like(loss)).sum()
+        per_label = total / (batch["label_lengths"] * good).sum().clamp(min=1)
+        return per_label, {"too_short": float((~good).float().mean())}
+
+    def evaluate(self) -> dict[str, float]:
+        """Score greedy decoding on the dev sets: WER by corpus and their mean."""
+        return corpus_wer(self._dev, self._read)
+
+    def save(self, folder: Path) -> None:
+        """Write a transformers folder in fp16."""
+        save_model(self.model, self.extractor, self.alphabet, folder)
+
+    def _read(self, signals: list[Signal]) -> list[str]:
+        waveforms = [torch.from_numpy(signal).to(self.device) for signal in signals]
+        frames, lengths = self.encoder.encode(waveforms)
+        best = self.model.lm_head(frames).argmax(-1).cpu()
+        return [
+            self.alphabet.decode(row[:length].tolist())
+            for row, length in zip(best, lengths.tolist(), strict=True)
+        ]

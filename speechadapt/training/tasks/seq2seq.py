@@ -1,0 +1,197 @@
+"""Recognition with a Whisper-architecture encoder-decoder on its full padded window.
+
+The decoder is trained by next-token cross-entropy; an auxiliary CTC loss over characters on the
+encoder's frames (hybrid training, arXiv 1609.06773) makes the attention find its alignment early
+and is dropped from the saved model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import WhisperFeatureExtractor
+
+from speechadapt.audio.augment import AugmentConfig, Signal, augment_features
+from speechadapt.core.seed import generator
+from speechadapt.data.batch import BatchConfig
+from speechadapt.encoders.whisper import WhisperEncoder
+from speechadapt.text import alphabet as alphabets
+from speechadapt.training.loop import TrainerConfig
+from speechadapt.training.objective import Batch, Objective
+from speechadapt.training.scores import corpus_wer
+from speechadapt.training.speech import DataConfig, SpeechBatches, SpeechRow
+from speechadapt.training.whisper_model import (
+    WhisperShape,
+    greedy,
+    new_model,
+    prefix_ids,
+    save_model,
+    train_tokenizer,
+)
+
+_IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything an encoder-decoder run is made of.
+
+    Args:
+        data: Recordings.
+        batch: Batches; every row costs a whole window, so `max_rows` sets the cost.
+        augment: Augmentation.
+        model: Shape.
+        trainer: Steps.
+        ctc_weight: Share of the auxiliary CTC loss.
+        no_speech_prob: Share of rows that hold noise alone.
+        label_smoothing: Of the next-token loss.
+        dev_items: Most dev recordings scored per corpus.
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    model: WhisperShape = field(default_factory=WhisperShape)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    ctc_weight: float = 0.3
+    no_speech_prob: float = 0.03
+    label_smoothing: float = 0.05
+    dev_items: int = 60
+
+
+def build(config: Config) -> Seq2SeqObjective:
+    """Make the objective of a run."""
+    return Seq2SeqObjective(config)
+
+
+class Seq2SeqObjective(Objective):
+    """A `WhisperForConditionalGeneration` with next-token and auxiliary CTC losses.
+
+    Args:
+        config: The run.
+    """
+
+    score = "wer"
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.alphabet = alphabets.english()
+        self.speech = SpeechBatches(config.data, config.batch, config.augment, config.trainer.seed)
+        self.ids = self.speech.ids
+        texts = sorted(item.text or "" for item in self.speech.utterances)
+        self.tokenizer = train_tokenizer(texts, config.model)
+        self.prefix = prefix_ids(self.tokenizer)
+        self.no_speech = int(self.tokenizer.convert_tokens_to_ids("<|nospeech|>"))
+        self.extractor = WhisperFeatureExtractor(
+            feature_size=80, chunk_length=config.model.window_s
+        )
+        torch.manual_seed(config.trainer.seed)
+        self.model = new_model(config.model, self.tokenizer)
+        self.ctc_head = nn.Linear(config.model.dim, len(self.alphabet.symbols))
+        self._encoder = [WhisperEncoder(self.model, self.extractor)]  # listed: not a submodule
+        self._dev = self.speech.dev()
+
+    def batch(self, step: int, rank: int) -> Batch:
+        """Build features, tokens and characters; see `Objective.batch`."""
+        random = generator(self.config.trainer.seed, "no speech", step, rank)
+        rows = [self._or_noise(row, random) for row in self.speech.rows(step, rank)]
+        features, lengths = self._features(rows, step)
+        texts = [row.text for row in rows]
+        inputs, labels = self._tokens(texts)
+        symbols = [torch.tensor(self.alphabet.encode(text), dtype=torch.long) for text in texts]
+        return {
+            "features": features,
+            "lengths": lengths,
+            "inputs": inputs,
+            "labels": labels,
+            "symbols": nn.utils.rnn.pad_sequence(symbols, batch_first=True),
+            "symbol_lengths": torch.tensor([len(item) for item in symbols]),
+        }
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """Return the weighted sum of both losses in nats, and each alone."""
+        frames, lengths = self._encoder[0](batch["features"], batch["lengths"])
+        output = self.model.model.decoder(
+            input_ids=batch["inputs"], encoder_hidden_states=frames, use_cache=False
+        )
+        logits = self.model.proj_out(output.last_hidden_state).float()
+        attention = functional.cross_entropy(
+            logits.transpose(1, 2),
+            batch["labels"],
+            ignore_index=_IGNORED,
+            label_smoothing=self.config.label_smoothing,
+        )
+        logprobs = self.ctc_head(frames).float().log_softmax(-1).transpose(0, 1)
+        each = functional.ctc_loss(
+            logprobs, batch["symbols"], lengths, batch["symbol_lengths"], reduction="none"
+        )
+        good = torch.isfinite(each)
+        ctc = torch.where(good, each, torch.zeros_like(each)).sum()
+        ctc = ctc / (batch["symbol_lengths"] * good).sum().clamp(min=1)
+        weight = self.config.ctc_weight
+        figures = {"attention": float(attention.detach()), "ctc": float(ctc.detach())}
+        return (1 - weight) * attention + weight * ctc, figures
+
+    def evaluate(self) -> dict[str, float]:
+        """Score greedy decoding on the dev sets: WER by corpus and their mean."""
+        most = self.config.dev_items
+        sets = {name: items[:: max(1, len(items) // most)] for name, items in self._dev.items()}
+        return corpus_wer(sets, self._read, rows=16)
+
+    def save(self, folder: Path) -> None:
+        """Write a transformers folder in fp16."""
+        save_model(self.model, self.extractor, self.tokenizer, folder)
+
+    def _or_noise(self, row: SpeechRow, random: np.random.Generator) -> SpeechRow:
+        if random.random() >= self.config.no_speech_prob:
+            return row
+        seconds = float(random.uniform(0.3, self.config.model.window_s * 0.9))
+        return SpeechRow(self.speech.noise_row(seconds, row.random), "", row.random)
+
+    def _features(self, rows: list[SpeechRow], step: int) -> tuple[Tensor, Tensor]:
+        longest = self.config.model.window_s * self.speech.sample_rate
+        signals = [torch.from_numpy(row.signal[:longest]) for row in rows]
+        features, lengths = self._encoder[0].extract(signals)
+        counts: list[int] = []
+        for number, (row, length) in enumerate(zip(rows, lengths.tolist(), strict=True)):
+            values = features[number, :, :length].T.numpy()
+            changed = augment_features(values, self.config.augment, row.random, step)
+            changed = changed[: features.shape[2]]
+            # The rest of the window is silence: the lowest value the extractor lets through.
+            features[number] = float(features[number].min())
+            features[number, :, : len(changed)] = torch.from_numpy(changed.T)
+            counts.append(len(changed))
+        return features, torch.tensor(counts)
+
+    def _tokens(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        end = int(self.model.config.eos_token_id)
+        inputs: list[Tensor] = []
+        labels: list[Tensor] = []
+        for text in texts:
+            written = self.tokenizer(f" {text}", add_special_tokens=False)["input_ids"]
+            tokens = [*self.prefix, *(written if text else []), end]
+            wanted = list(tokens[1:])
+            if not text:
+                # One sequence teaches both: no-speech at the start token, and an empty text
+                # where the prefix is forced all the same.
+                wanted[0] = self.no_speech
+            inputs.append(torch.tensor(tokens[:-1]))
+            labels.append(torch.tensor(wanted))
+        pad = nn.utils.rnn.pad_sequence
+        return (
+            pad(inputs, batch_first=True, padding_value=end),
+            pad(labels, batch_first=True, padding_value=_IGNORED),
+        )
+
+    def _read(self, signals: list[Signal]) -> list[str]:
+        longest = self.config.model.window_s * self.speech.sample_rate
+        waveforms = [torch.from_numpy(signal[:longest]).to(self.device) for signal in signals]
+        frames, _ = self._encoder[0].encode(waveforms)
+        rows = greedy(self.model, frames, self.prefix, 60)
+        return [self.tokenizer.decode(row, skip_special_tokens=True).strip() for row in rows]
