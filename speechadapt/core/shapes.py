@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Waveform: TypeAlias = Float[Tensor, " samples"]
+Clip: TypeAlias = Float[Tensor, " _"]  # one of several waveforms of unrelated lengths
 Waveforms: TypeAlias = Float[Tensor, "batch samples"]
 Frames: TypeAlias = Float[Tensor, "batch frames dim"]
 Lengths: TypeAlias = Int[Tensor, " batch"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -55,6 +56,12 @@ class Hypothesis:
     temperature: float = 0.0
     flags: tuple[str, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
+
+
+def compression_ratio(text: str) -> float:
+    """Return UTF-8 bytes over zlib bytes of a text, 1.0 for the empty one; repetition raises it."""
+    data = text.encode("utf-8", "surrogatepass")
+    return len(data) / len(zlib.compress(data)) if data else 1.0
 
 
 class Decoder(nn.Module, ABC):

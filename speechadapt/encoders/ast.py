@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import ASTConfig, ASTFeatureExtractor, ASTModel
 
 from speechadapt.core.errors import CheckpointError
-from speechadapt.core.shapes import Frames, Lengths, Waveform
+from speechadapt.core.shapes import Clip, Frames, Lengths
 from speechadapt.encoders.base import Encoder
 from speechadapt.encoders.features import ast_fbank
 from speechadapt.encoders.sites import Site, at, by_role
@@ -69,8 +69,8 @@ class AstEncoder(Encoder):
         return int(frequency), int(time)
 
     def extract(
-        self, waveforms: Sequence[Waveform]
-    ) -> tuple[Float[Tensor, "batch frames mels"], Lengths]:
+        self, waveforms: Sequence[Clip]
+    ) -> tuple[Float[Tensor, "batch time mels"], Lengths]:
         """Compute filter banks (see `features.ast_fbank`).
 
         Args:
@@ -85,7 +85,7 @@ class AstEncoder(Encoder):
         return ast_fbank(waveforms, self.extractor)
 
     def forward(
-        self, features: Float[Tensor, "batch frames mels"], lengths: Lengths
+        self, features: Float[Tensor, "batch time mels"], lengths: Lengths
     ) -> tuple[Frames, Lengths]:
         """Encode filter banks.
 
@@ -103,7 +103,7 @@ class AstEncoder(Encoder):
         return frames, whole.clamp(1, self.grid[1])
 
     def tokens(
-        self, features: Float[Tensor, "batch frames mels"]
+        self, features: Float[Tensor, "batch time mels"]
     ) -> Float[Tensor, "batch tokens dim"]:
         """Encode filter banks to the model's whole token sequence.
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from speechadapt.core.errors import ConfigError, SiteError, near_misses
-from speechadapt.core.shapes import Frames, Lengths, Waveform
+from speechadapt.core.shapes import Clip, Frames, Lengths
 from speechadapt.encoders.sites import Site, select
 from speechadapt.encoders.source import Source
 
@@ -62,7 +62,7 @@ class Encoder(nn.Module, ABC):
     source: Source | None = None
 
     @abstractmethod
-    def extract(self, waveforms: Sequence[Waveform]) -> tuple[torch.Tensor, Lengths]:
+    def extract(self, waveforms: Sequence[Clip]) -> tuple[torch.Tensor, Lengths]:
         """Compute the model's input features, as the model's own extractor does, for a batch.
 
         Args:
@@ -85,7 +85,7 @@ class Encoder(nn.Module, ABC):
             Frames and the valid number of them per row.
         """
 
-    def encode(self, waveforms: Sequence[Waveform]) -> tuple[Frames, Lengths]:
+    def encode(self, waveforms: Sequence[Clip]) -> tuple[Frames, Lengths]:
         """Extract features and encode them, on the model's device and in its dtype.
 
         Args:

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import ASTFeatureExtractor, SeamlessM4TFeatureExtractor, WhisperFeatureExtractor
 
 from speechadapt.core.errors import ShapeError
-from speechadapt.core.shapes import Frames, Lengths, Waveform, length_mask
+from speechadapt.core.shapes import Clip, Frames, Lengths, Waveform, length_mask
 
 _WINDOW, _HOP, _FFT = 400, 160, 512  # Kaldi's 25 ms window every 10 ms at 16 kHz
 _PREEMPHASIS = 0.97
@@ -29,14 +29,15 @@ _BLOCK_FRAMES = 1024  # 4 MB of doubles: larger blocks fall out of the cache and
 
 
 def seamless_fbank(
-    waveforms: Sequence[Waveform], stride: int, num_mel_bins: int, normalise: bool = True
+    waveforms: Sequence[Clip], stride: int, num_mel_bins: int, normalise: bool = True
 ) -> tuple[Frames, Lengths]:
     """Compute w2v-BERT's stacked log-mel filter banks, as `SeamlessM4TFeatureExtractor` does.
 
     Kaldi filter banks of 25 ms every 10 ms, each mel bin normalised over the clip's own frames,
     then `stride` neighbouring frames side by side. Frames left over at the end of a clip are
     dropped, so the row count never depends on the rest of the batch. A clip too short for one
-    stack (`400 + 160 (stride - 1)` samples) is extended with zeros to exactly one.
+    stack (`400 + 160 (stride - 1)` samples) is extended with zeros to exactly one. Computed on the
+    CPU.
 
     Args:
         waveforms: Mono signals at 16 kHz, full scale 1.0.
@@ -45,8 +46,8 @@ def seamless_fbank(
         normalise: Give each mel bin zero mean and unit variance over the clip.
 
     Returns:
-        Stacks of `stride * num_mel_bins` values in float32, zero past each length, and the valid
-        number of stacks per row.
+        Stacks of `stride * num_mel_bins` values in float32 on the CPU, zero past each length, and
+        the valid number of stacks per row.
 
     Raises:
         ShapeError: There is no waveform.
@@ -56,7 +57,8 @@ def seamless_fbank(
     """
     _sample_counts(waveforms)
     shortest = _WINDOW + _HOP * (stride - 1)
-    framed = [_at_least(waveform, shortest).unfold(0, _WINDOW, _HOP) for waveform in waveforms]
+    clips = [_at_least(waveform, shortest).cpu() for waveform in waveforms]
+    framed = [clip.unfold(0, _WINDOW, _HOP) for clip in clips]
     window, mel_filters = _seamless_constants(num_mel_bins)
     blocks = torch.split(torch.cat(framed), _BLOCK_FRAMES)
     energies = torch.cat([_kaldi_log_mel(block, window, mel_filters) for block in blocks])
@@ -69,8 +71,8 @@ def seamless_fbank(
 
 
 def whisper_log_mel(
-    waveforms: Sequence[Waveform], extractor: WhisperFeatureExtractor, padding: str = "full"
-) -> tuple[Float[Tensor, "batch mels frames"], Lengths]:
+    waveforms: Sequence[Clip], extractor: WhisperFeatureExtractor, padding: str = "full"
+) -> tuple[Float[Tensor, "batch mels time"], Lengths]:
     """Compute Whisper's log-mel features, as `WhisperFeatureExtractor` does, without its dither.
 
     Both paddings take each frame from the clip followed by zeros, so before the dynamic range is
@@ -120,8 +122,8 @@ def whisper_log_mel(
 
 
 def ast_fbank(
-    waveforms: Sequence[Waveform], extractor: ASTFeatureExtractor
-) -> tuple[Float[Tensor, "batch frames mels"], Lengths]:
+    waveforms: Sequence[Clip], extractor: ASTFeatureExtractor
+) -> tuple[Float[Tensor, "batch time mels"], Lengths]:
     """Compute AST's filter banks with the model's own extractor.
 
     Frames of 25 ms every 10 ms, padded to the extractor's `max_length` and scaled by its mean and
@@ -129,10 +131,10 @@ def ast_fbank(
 
     Args:
         waveforms: Mono signals at 16 kHz, full scale 1.0, none longer than the window.
-        extractor: Computes the features on the CPU.
+        extractor: The model's own.
 
     Returns:
-        Features in float32 and the valid frames per row.
+        Features in float32 on the CPU and the valid frames per row.
 
     Raises:
         ShapeError: There is no waveform, or one is longer than the window of
@@ -142,9 +144,9 @@ def ast_fbank(
     check_window(samples, extractor.max_length * _HOP, extractor.sampling_rate)
     clips = [_at_least(waveform.float(), _WINDOW).cpu().numpy() for waveform in waveforms]
     rows = extractor(clips, sampling_rate=extractor.sampling_rate, return_tensors="np")
-    features = torch.from_numpy(np.stack(rows["input_values"])).to(waveforms[0].device)
+    features = torch.from_numpy(np.stack(rows["input_values"]))
     frames = [1 + (len(clip) - _WINDOW) // _HOP for clip in clips]
-    return features, torch.tensor(frames, device=features.device)
+    return features, torch.tensor(frames)
 
 
 def check_window(samples: Sequence[int], window: int, sample_rate: int) -> None:
@@ -167,7 +169,7 @@ def check_window(samples: Sequence[int], window: int, sample_rate: int) -> None:
             )
 
 
-def _limit_range(log_mel: Float[Tensor, "batch mels frames"]) -> Float[Tensor, "batch mels frames"]:
+def _limit_range(log_mel: Float[Tensor, "batch mels time"]) -> Float[Tensor, "batch mels time"]:
     loudest = log_mel.amax(dim=(1, 2), keepdim=True)
     return (torch.maximum(log_mel, loudest - 8.0) + 4.0) / 4.0
 
@@ -181,18 +183,21 @@ def _kaldi_log_mel(
     samples = frames.double() * 2**15
     samples = samples - samples.mean(dim=1, keepdim=True)
     shifted = torch.cat([samples[:, :1], samples[:, :-1]], dim=1)
-    samples = (samples - _PREEMPHASIS * shifted) * window.to(samples.device)
-    spectrum = torch.fft.rfft(samples, n=_FFT)
-    power = spectrum.real.square() + spectrum.imag.square()  # abs() would take a root to square it
-    energies: Tensor = power @ mel_filters.to(power.device)
+    samples = (samples - _PREEMPHASIS * shifted) * window
+    # the extractor keeps its spectrum in single precision, and that rounding shows in quiet bins
+    spectrum = torch.fft.rfft(samples, n=_FFT).to(torch.complex64)
+    power = spectrum.real.double().square() + spectrum.imag.double().square()
+    energies: Tensor = power @ mel_filters
     return energies.clamp(min=_LOG_FLOOR).log().float()
 
 
 def _standardise(values: Float[Tensor, "frames mels"]) -> Float[Tensor, "frames mels"]:
-    centred = values - values.mean(dim=0)
     if values.shape[0] == 1:  # one frame has no sample variance; centred it is zero
-        return centred
-    return centred / (values.var(dim=0, correction=1) + 1e-7).sqrt()
+        return torch.zeros_like(values)
+    # NumPy and column order, as in the extractor: float32 sums depend on both, at 1e-5
+    array = np.asfortranarray(values.numpy())
+    spread = np.sqrt(array.var(axis=0, ddof=1) + 1e-7)
+    return torch.from_numpy(np.ascontiguousarray((array - array.mean(axis=0)) / spread))
 
 
 @lru_cache(maxsize=4)
@@ -203,13 +208,13 @@ def _seamless_constants(num_mel_bins: int) -> tuple[Tensor, Tensor]:
     return window, filters
 
 
-def _sample_counts(waveforms: Sequence[Waveform]) -> list[int]:
+def _sample_counts(waveforms: Sequence[Clip]) -> list[int]:
     if not waveforms:
         raise ShapeError("features of 0 waveforms were asked for; a batch holds at least one.")
     return [waveform.shape[0] for waveform in waveforms]
 
 
-def _at_least(waveform: Waveform, samples: int) -> Waveform:
+def _at_least(waveform: Waveform, samples: int) -> Float[Tensor, " extended"]:
     missing = samples - waveform.shape[0]
     return torch.nn.functional.pad(waveform, (0, missing)) if missing > 0 else waveform
 

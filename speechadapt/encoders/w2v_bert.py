@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2BertConfig, Wav2Vec2BertModel
 
 from speechadapt.core.errors import CheckpointError
-from speechadapt.core.shapes import Frames, Lengths, Waveform, length_mask
+from speechadapt.core.shapes import Clip, Frames, Lengths, length_mask
 from speechadapt.encoders.base import Encoder
 from speechadapt.encoders.features import seamless_fbank
 from speechadapt.encoders.sites import Site, at, by_role
@@ -63,7 +65,9 @@ class W2vBertEncoder(Encoder):
         self.masks_padding = True
         self.sites = sites(config)
 
-    def extract(self, waveforms: Sequence[Waveform]) -> tuple[Frames, Lengths]:
+    def extract(
+        self, waveforms: Sequence[Clip]
+    ) -> tuple[Float[Tensor, "batch frames stacked"], Lengths]:
         """Compute stacked filter banks (see `features.seamless_fbank`).
 
         Args:
@@ -74,7 +78,9 @@ class W2vBertEncoder(Encoder):
         """
         return seamless_fbank(waveforms, self.extractor.stride, self.extractor.num_mel_bins)
 
-    def forward(self, features: Frames, lengths: Lengths) -> tuple[Frames, Lengths]:
+    def forward(
+        self, features: Float[Tensor, "batch frames stacked"], lengths: Lengths
+    ) -> tuple[Frames, Lengths]:
         """Encode stacked filter banks.
 
         Args:

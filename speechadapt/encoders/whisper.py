@@ -19,7 +19,7 @@ from transformers import (
 from transformers.masking_utils import create_bidirectional_mask
 
 from speechadapt.core.errors import CheckpointError, ShapeError
-from speechadapt.core.shapes import Frames, Lengths, Waveform, length_mask
+from speechadapt.core.shapes import Clip, Frames, Lengths, length_mask
 from speechadapt.encoders.base import Encoder, check_padding
 from speechadapt.encoders.features import whisper_log_mel
 from speechadapt.encoders.sites import Site, at, by_role
@@ -72,8 +72,8 @@ class WhisperEncoder(Encoder):
         _check_fit(self.config, extractor)
 
     def extract(
-        self, waveforms: Sequence[Waveform]
-    ) -> tuple[Float[Tensor, "batch mels frames"], Lengths]:
+        self, waveforms: Sequence[Clip]
+    ) -> tuple[Float[Tensor, "batch mels time"], Lengths]:
         """Compute log-mel features (see `features.whisper_log_mel`).
 
         Args:
@@ -89,7 +89,7 @@ class WhisperEncoder(Encoder):
         return whisper_log_mel(waveforms, self.extractor, self.padding)
 
     def forward(
-        self, features: Float[Tensor, "batch mels frames"], lengths: Lengths
+        self, features: Float[Tensor, "batch mels time"], lengths: Lengths
     ) -> tuple[Frames, Lengths]:
         """Encode log-mel features.
 
@@ -111,7 +111,7 @@ class WhisperEncoder(Encoder):
         return self._native(features, lengths, valid), valid
 
     def _native(
-        self, features: Float[Tensor, "batch mels frames"], lengths: Lengths, valid: Lengths
+        self, features: Float[Tensor, "batch mels time"], lengths: Lengths, valid: Lengths
     ) -> Frames:
         encoder = self.model
         states = self._stem(features, lengths, valid).transpose(1, 2)
@@ -130,7 +130,7 @@ class WhisperEncoder(Encoder):
         return frames
 
     def _stem(
-        self, features: Float[Tensor, "batch mels frames"], lengths: Lengths, valid: Lengths
+        self, features: Float[Tensor, "batch mels time"], lengths: Lengths, valid: Lengths
     ) -> Float[Tensor, "batch dim reduced"]:
         most = 2 * self.config.max_source_positions
         if features.shape[-1] > most:

@@ -1,0 +1,1 @@
+"""Decoders: encoder frames in, hypotheses out."""

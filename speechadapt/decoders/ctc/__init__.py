@@ -1,0 +1,1 @@
+"""Connectionist temporal classification: greedy and prefix beam search, word times by alignment."""

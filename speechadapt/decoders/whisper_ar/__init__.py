@@ -1,0 +1,1 @@
+"""Whisper's autoregressive decoding: options, generation, fallback, word times, one file each."""

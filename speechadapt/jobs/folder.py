@@ -1,0 +1,188 @@
+"""The state folder of a job: where its files lie, its fingerprint, and who may work on it.
+
+OUT/.speechadapt/
+    job.json            fingerprint: versions, model, every option that changes outputs
+    plan/NNNN.jsonl     items and batches, in generations (see `plan`)
+    journal/*.jsonl     what became of each item (see `ledger`)
+    failed.jsonl        items without a whole transcript, with reasons
+    summary.json        counts, scores, timings
+    locks/              which drivers and workers are alive
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from speechadapt.core.errors import FingerprintError, JobError
+from speechadapt.core.files import atomic_write_json, hash_json
+from speechadapt.jobs.options import TranscribeOptions
+
+STATE = ".speechadapt"
+_ORPHAN_WAIT_S = 30.0
+
+
+class JobFolder:
+    """Paths and locks of one job.
+
+    Args:
+        output: The folder that receives the job's outputs.
+    """
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+        self.state = output / STATE
+        self.job = self.state / "job.json"
+        self.request = self.state / "request.json"
+        self.plan = self.state / "plan"
+        self.journal = self.state / "journal"
+        self.failed = self.state / "failed.jsonl"
+        self.summary = self.state / "summary.json"
+        self.transcripts = output / "transcripts.jsonl"
+        self.locks = self.state / "locks"
+
+    def exists(self) -> bool:
+        """Say whether a job was begun here."""
+        return self.job.is_file()
+
+    def check_exists(self) -> None:
+        """Raise unless a job was begun here.
+
+        Raises:
+            JobError: There is no job folder.
+        """
+        if not self.exists():
+            raise JobError(f"'{self.output}' holds no job: {STATE}/job.json is missing there.")
+
+    @contextlib.contextmanager
+    def lock(self, name: str, wait_s: float = 0.0, shared: bool = False) -> Iterator[None]:
+        """Hold a lock that ends with this process, however it ends.
+
+        Args:
+            name: What is locked (`driver-1-of-4`, `plan`, `workers`).
+            wait_s: Seconds to wait for another holder.
+            shared: Let other shared holders in.
+
+        Raises:
+            JobError: Another process holds the lock.
+        """
+        self.locks.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.locks / name, os.O_RDWR | os.O_CREAT, 0o644)
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        deadline = time.monotonic() + wait_s
+        try:
+            while True:
+                try:
+                    fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+                    break
+                except OSError as error:
+                    if time.monotonic() >= deadline:
+                        raise JobError(
+                            f"another run is at work on '{self.output}' (lock {name}); "
+                            "let it finish or stop it first."
+                        ) from error
+                    time.sleep(0.05)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def wait_for_orphans(self, name: str) -> None:
+        """Wait until the workers of a driver that died have noticed and left.
+
+        Args:
+            name: The workers' lock.
+
+        Raises:
+            JobError: They are still there after half a minute.
+        """
+        with self.lock(name, wait_s=_ORPHAN_WAIT_S):
+            pass
+
+    def claim(self, identity: Mapping[str, Any]) -> bool:
+        """Write job.json, or check that the one there says the same.
+
+        Args:
+            identity: Everything that changes outputs, JSON types only.
+
+        Returns:
+            Whether the job is new.
+
+        Raises:
+            FingerprintError: The job was begun with something else; the message lists what.
+        """
+        if not self.exists():
+            value = {"fingerprint": hash_json(identity), "identity": dict(identity)}
+            atomic_write_json(self.job, value)
+            return True
+        known = self.read_identity()
+        if hash_json(known) != hash_json(identity):
+            lines = "\n".join(f"  {line}" for line in differences(known, identity))
+            raise FingerprintError(
+                f"the job in '{self.output}' was begun with other options or another model:\n"
+                f"{lines}\nUse the same ones to resume, another -o, or --overwrite to begin anew."
+            )
+        return False
+
+    def read_request(self) -> TranscribeOptions:
+        """Return the options of the last run.
+
+        Raises:
+            JobError: They are missing or of another version.
+        """
+        try:
+            row = json.loads(self.request.read_text(encoding="utf-8"))
+            return TranscribeOptions(**{name: _thaw(value) for name, value in row.items()})
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise JobError(f"'{self.request}' cannot be read: {error}.") from error
+
+    def read_identity(self) -> dict[str, Any]:
+        """Return what job.json says the job was begun with.
+
+        Raises:
+            JobError: job.json is not what this package writes.
+        """
+        try:
+            value = json.loads(self.job.read_text(encoding="utf-8"))
+            return dict(value["identity"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise JobError(
+                f"'{self.job}' cannot be read: {error}; --overwrite begins the job anew."
+            ) from error
+
+
+def _thaw(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def differences(known: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """List the settings in which two identities differ, one readable line each.
+
+    Args:
+        known: The identity on disk.
+        now: The identity of this run.
+
+    Returns:
+        Lines such as `options.beam_size: 5 there, 1 now`.
+    """
+    before, after = _flatten(known), _flatten(now)
+    return [
+        f"{name}: {before.get(name, 'absent')} there, {after.get(name, 'absent')} now"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
+
+
+def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for name, part in value.items():
+        if isinstance(part, Mapping):
+            flat |= _flatten(part, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = repr(part)
+    return flat

@@ -1,0 +1,96 @@
+"""Load the model of a job."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from speechadapt.core.errors import ConfigError
+from speechadapt.jobs.options import TranscribeOptions
+from speechadapt.jobs.recognise import Recogniser
+
+LOADER = "SPEECHADAPT_LOADER"
+
+
+def load_recogniser(options: TranscribeOptions, threads: int | None = None) -> Recogniser:
+    """Load the recogniser that the options name.
+
+    The environment variable `SPEECHADAPT_LOADER`, `file.py:function`, puts another one in its
+    place: the function is called with the options. Tests of the job itself use it.
+
+    Args:
+        options: What was asked for.
+        threads: CPU threads; None as torch does.
+
+    Returns:
+        The recogniser, ready to decode.
+
+    Raises:
+        SpeechadaptError: The model cannot be found or loaded, or an option does not fit it.
+    """
+    hook = os.environ.get(LOADER)
+    if hook:
+        return _load_by_hook(hook, options)
+    import torch
+
+    from speechadapt.core.seed import seed_everything
+    from speechadapt.models.build import load
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    seed_everything("transcribe", options.seed)
+    return load(options.model, **load_arguments(options))
+
+
+def load_arguments(options: TranscribeOptions) -> dict[str, Any]:
+    """Return the keyword arguments of `models.build.load` for a job.
+
+    Args:
+        options: What was asked for.
+    """
+    arguments: dict[str, Any] = {
+        "device": chosen_device(options.device),
+        "dtype": chosen_dtype(options.dtype),
+        "offline": options.offline,
+        "revision": options.revision,
+        **options.decoder_options,
+    }
+    if options.encoder_padding is not None:
+        arguments["padding"] = options.encoder_padding
+    if options.decoder is not None:
+        arguments["decoder"] = options.decoder
+    return arguments
+
+
+def chosen_device(name: str) -> str:
+    """Return the device to use; `auto` takes an accelerator where there is one.
+
+    Args:
+        name: What was asked for.
+    """
+    if name != "auto":
+        return name
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def chosen_dtype(name: str) -> str:
+    """Return the arithmetic to use; `auto` is float32 everywhere, so that texts agree.
+
+    Args:
+        name: What was asked for.
+    """
+    return "float32" if name == "auto" else name
+
+
+def _load_by_hook(hook: str, options: TranscribeOptions) -> Recogniser:
+    import runpy
+
+    path, _, name = hook.rpartition(":")
+    try:
+        maker = runpy.run_path(path)[name]
+    except (OSError, KeyError) as error:
+        raise ConfigError(f"{LOADER} must be file.py:function, got {hook!r}.") from error
+    made: Recogniser = maker(options)
+    return made

@@ -1,0 +1,153 @@
+"""Look at a job folder and after it: status, verify, retry, merge."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from speechadapt.core.errors import JobError
+from speechadapt.jobs.folder import JobFolder
+from speechadapt.jobs.ledger import Ledger, Record
+from speechadapt.jobs.plan import Plan, read_plan
+from speechadapt.jobs.report import Report, Totals, current_records, finish, write_transcripts
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something `verify` does not like.
+
+    Args:
+        id: The item, or the file.
+        problem: What is wrong.
+    """
+
+    id: str
+    problem: str
+
+
+def open_job(output: Path) -> tuple[JobFolder, Plan]:
+    """Open a job that was begun.
+
+    Raises:
+        JobError: There is none, or its plan is missing.
+    """
+    folder = JobFolder(output)
+    folder.check_exists()
+    plan, _ = read_plan(folder.plan)
+    if plan is None:
+        raise JobError(f"the job in '{output}' has no plan yet; run `transcribe` again.")
+    return folder, plan
+
+
+def count(output: Path) -> Totals:
+    """Add up a job's ledger, without writing anything.
+
+    Raises:
+        JobError: There is no such job.
+    """
+    folder, plan = open_job(output)
+    totals = Totals(items=len(plan.items))
+    for record in current_records(plan, Ledger(folder.journal)):
+        if record is None:
+            totals.pending += 1
+        else:
+            totals.add(record)
+    return totals
+
+
+def verify(output: Path) -> list[Finding]:
+    """Read every output again and compare it with the ledger.
+
+    Checks that each item is done once, that its outputs are there, not empty where a text was
+    recognised, and readable as what they are, and that `transcripts.jsonl` holds the ledger's rows
+    in plan order.
+
+    Returns:
+        What is wrong; empty where all is well.
+
+    Raises:
+        JobError: There is no such job.
+    """
+    folder, plan = open_job(output)
+    ledger = Ledger(folder.journal)
+    findings: list[Finding] = []
+    rows: list[str] = []
+    records = current_records(plan, ledger)
+    for item, record in zip(plan.items, records, strict=True):
+        if record is None:
+            findings.append(Finding(item.id, "not done"))
+            continue
+        findings += [Finding(item.id, text) for text in _check_outputs(output, record)]
+        rows.append(json.dumps(dict(record.row), ensure_ascii=False))
+    findings += _check_twice(ledger)
+    if len(rows) == len(plan.items):
+        findings += _check_transcripts(folder.transcripts, rows)
+    return findings
+
+
+def merge(output: Path, missing_allowed: bool = False) -> Report:
+    """Join the journals of all shards into `transcripts.jsonl`, `failed.jsonl` and the summary.
+
+    Args:
+        output: The job's output folder.
+        missing_allowed: Leave out items that are not done yet instead of refusing.
+
+    Raises:
+        JobError: There is no such job, or items are not done yet.
+    """
+    folder, plan = open_job(output)
+    totals = count(output)
+    if totals.pending and not missing_allowed:
+        raise JobError(
+            f"{totals.pending} of {totals.items} items in '{output}' are not done yet; run the "
+            "shards that are missing, or give --allow-missing."
+        )
+    with folder.lock("report", wait_s=60):
+        report = finish(folder, plan, folder.read_identity()["options"]["normaliser"])
+        if totals.pending:
+            write_transcripts(folder.transcripts, plan, Ledger(folder.journal))
+    return report
+
+
+def _check_outputs(output: Path, record: Record) -> list[str]:
+    problems = []
+    for name in record.outputs:
+        path = output / name
+        try:
+            text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        except OSError as error:
+            problems.append(f"'{name}' cannot be read: {error.strerror}")
+            continue
+        if record.row.get("pred_text") and not text.strip():
+            problems.append(f"'{name}' is empty")
+        elif path.suffix == ".json" and not _is_json(text):
+            problems.append(f"'{name}' is not JSON")
+        elif path.suffix == ".vtt" and not text.startswith("WEBVTT"):
+            problems.append(f"'{name}' is not WebVTT")
+    return problems
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_twice(ledger: Ledger) -> list[Finding]:
+    return [
+        Finding(identifier, f"done {times} times with one attempt number")
+        for identifier, times in sorted(ledger.repeated.items())
+    ]
+
+
+def _check_transcripts(path: Path, rows: list[str]) -> list[Finding]:
+    try:
+        found = path.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return [Finding(path.name, "missing though every item is done; `job merge` writes it")]
+    if found == "".join(f"{row}\n" for row in rows):
+        return []
+    return [Finding(path.name, "does not hold the ledger's rows; `job merge` writes it again")]

@@ -1,0 +1,1 @@
+"""Scores: error rates with intervals, speed, coverage."""

@@ -1,0 +1,1 @@
+"""Models: an encoder with its decoder, loaded by name, and their cards."""

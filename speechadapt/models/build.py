@@ -1,0 +1,176 @@
+"""From a name to a model: bundled models, local folders, hub ids."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from speechadapt.core.errors import CatalogError, CheckpointError, ConfigError, near_misses
+from speechadapt.models.card import CARD_FILE, bundled_models, read_card
+
+if TYPE_CHECKING:
+    from speechadapt.models.recogniser import Recogniser
+
+_PRETRAINED = Path(__file__).parents[1] / "pretrained"
+
+
+def default_model() -> str:
+    """Return the name of the model used where none is named.
+
+    Raises:
+        CatalogError: No model came with the package.
+    """
+    models = bundled_models(_PRETRAINED)
+    chosen = _PRETRAINED / "default.txt"
+    if chosen.is_file():
+        name = chosen.read_text(encoding="utf-8").strip()
+        if name in models:
+            return name
+    if not models:
+        raise CatalogError("no model came with the package; name a folder or a hub id.")
+    return next(iter(models))
+
+
+def find_model(
+    name: str | Path | None = None, *, revision: str | None = None, offline: bool = False
+) -> Path:
+    """Return the folder of a model, fetched from the hub if need be.
+
+    Args:
+        name: A bundled model, a folder, or a hub id (`owner/name`); None means the default.
+        revision: Hub branch, tag or commit.
+        offline: Use only what is on this machine.
+
+    Raises:
+        CatalogError: There is no such model; near misses are named.
+        ConfigError: A revision was asked of a model that has none.
+    """
+    from speechadapt.encoders.catalog import locate
+
+    asked = default_model() if name is None else str(name)
+    models = bundled_models(_PRETRAINED)
+    if asked in models:
+        if revision is not None:
+            raise ConfigError(f"revision '{revision}' was asked of '{asked}', which is bundled.")
+        return models[asked]
+    if "/" not in asked and not Path(asked).expanduser().is_dir():
+        raise CatalogError(
+            f"there is no bundled model or folder '{asked}'.{near_misses(asked, models)} "
+            "A hub id reads owner/name."
+        )
+    return locate(asked, revision=revision, offline=offline)[0]
+
+
+def load(
+    name: str | Path | None = None,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    revision: str | None = None,
+    offline: bool = False,
+    decoder: str | None = None,
+    **options: Any,
+) -> Recogniser:
+    """Load a recogniser.
+
+    Weights are brought to `dtype` whatever they are stored in, so half-precision files compute in
+    float32 on a CPU.
+
+    Args:
+        name: A bundled model, a folder in transformers' format, or a hub id; None means the
+            bundled default.
+        device: A torch device.
+        dtype: `float32`, `float16` or `bfloat16`.
+        revision: Hub branch, tag or commit.
+        offline: Use only what is on this machine.
+        decoder: `ctc` or `whisper_ar`; None takes the one the folder's architecture names.
+        options: The decoder's options (`CtcOptions`, `WhisperOptions`), and `padding=full|native`
+            for Whisper.
+
+    Raises:
+        CatalogError: No such model or decoder, or an architecture nobody reads.
+        CheckpointError: The model is incomplete or damaged.
+        ConfigError: An option is unknown or out of range.
+
+    Example:
+        >>> recogniser = speechadapt.load("mini-usm")  # doctest: +SKIP
+        >>> recogniser.transcribe("talk.flac").text  # doctest: +SKIP
+    """
+    import torch
+
+    from speechadapt.decoders.catalog import decoder_class, decoder_for
+    from speechadapt.encoders.catalog import load_encoder
+    from speechadapt.models.recogniser import Recogniser
+
+    folder = find_model(name, revision=revision, offline=offline)
+    config = _read_config(folder)
+    kind = decoder_for(config) if decoder is None else decoder_class(decoder)
+    if decoder is not None and not kind.claims(config):
+        raise ConfigError(
+            f"decoder '{decoder}' was asked of {folder.name}, whose architecture is "
+            f"{config.get('architectures')}."
+        )
+    language = _language(folder)
+    with _quiet():
+        parts = kind.from_folder(folder, _decoder_options(kind.name, options, language))
+        # The folder is the encoder's name here, so both read the weights of one place.
+        encoder = load_encoder(
+            folder, padding=str(options.get("padding", "full")), dtype=dtype, device=device
+        )
+    parts = parts.to(torch.device(device), getattr(torch, dtype))
+    return Recogniser(default_model() if name is None else str(name), encoder, parts, language)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence transformers' report that the encoder leaves the decoder's weights unread.
+
+    What matters of it, missing weights, is an error of its own in the loaders.
+    """
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _decoder_options(
+    decoder: str, options: Mapping[str, Any], language: str | None
+) -> dict[str, Any]:
+    """Leave out what concerns the encoder alone; put in the card's language where none is asked."""
+    wanted = dict(options)
+    if decoder == "whisper_ar":
+        if language is not None and wanted.get("language") is None:
+            wanted["language"] = language
+        return wanted
+    asked = wanted.pop("language", None)
+    if asked is not None and language is not None and asked != language:
+        raise ConfigError(f"language '{asked}' was asked of a model whose card names '{language}'.")
+    if wanted.get("padding", "full") == "full":
+        wanted.pop("padding", None)
+    return wanted
+
+
+def _language(folder: Path) -> str | None:
+    """Return the one language of a model's card, None where it has none or several."""
+    if not (folder / CARD_FILE).is_file():
+        return None
+    languages = read_card(folder).languages
+    return languages[0] if len(languages) == 1 else None
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder} is no model folder: config.json: {error}.") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} must hold an object, got {type(config).__name__}.")
+    return config

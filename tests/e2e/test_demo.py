@@ -1,0 +1,101 @@
+"""The first command, as a new user runs it: shipped clips in, transcripts and scores out."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from speechadapt.core.files import read_lines
+from speechadapt.models.card import bundled_models
+
+pytestmark = pytest.mark.skipif(not bundled_models(), reason="no model is bundled yet")
+
+MOST_WORD_ERRORS = 0.5  # of 41 words; the cards hold the real scores, this tells speech from noise
+
+
+@pytest.fixture(scope="module")
+def demo(
+    demo_clips: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """Run the demo once and return what it printed and its output folder."""
+    output = tmp_path_factory.mktemp("demo") / "demo-out"
+    return transcribe(demo_clips, output), output
+
+
+def transcribe(clips: Path, output: Path) -> subprocess.CompletedProcess[str]:
+    """Run `speechadapt transcribe` in a process of its own, offline."""
+    command = [sys.executable, "-m", "speechadapt.cli.main", "transcribe", str(clips)]
+    return subprocess.run(
+        [*command, "-o", str(output)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+    )
+
+
+Demo = tuple[subprocess.CompletedProcess[str], Path]
+
+
+def test_the_demo_ends_well_and_prints_its_table(demo: Demo) -> None:
+    done, output = demo
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout.lower()
+    for word in ("wer", "rtf", "coverage", "verbatim", str(output).lower()):
+        assert word in printed
+
+
+def test_every_clip_has_its_row_and_its_files(demo: Demo, demo_clips: Path) -> None:
+    _, output = demo
+    rows = {row["audio_filepath"]: row for _, row in read_lines(output / "transcripts.jsonl")}
+    clips = sorted(demo_clips.glob("*.flac"))
+    assert sorted(rows) == [clip.name for clip in clips]
+    for clip in clips:
+        row = rows[clip.name]
+        assert row["text"] == clip.with_suffix(".txt").read_text(encoding="utf-8").strip()
+        assert row["status"] in ("ok", "flagged")
+        text = (output / clip.name).with_suffix(".txt").read_text(encoding="utf-8")
+        assert " ".join(text.split()) == row["pred_text"]
+
+
+def test_the_words_are_mostly_right(demo: Demo) -> None:
+    _, output = demo
+    from speechadapt.metrics.report import score_transcripts
+
+    scored = score_transcripts("demo", output / "transcripts.jsonl")
+    assert scored.score.wer <= MOST_WORD_ERRORS
+
+
+def test_running_it_again_changes_nothing(demo: Demo, demo_clips: Path) -> None:
+    done, output = demo
+    assert done.returncode == 0
+    before = snapshot(output)
+    journal = journal_items(output)
+    again = transcribe(demo_clips, output)
+    assert again.returncode == 0, again.stderr
+    assert snapshot(output) == before
+    assert journal_items(output) == journal
+
+
+def snapshot(output: Path) -> dict[str, bytes]:
+    """Return the outputs of a job by name, without its state."""
+    return {
+        path.relative_to(output).as_posix(): path.read_bytes()
+        for path in sorted(output.rglob("*"))
+        if path.is_file() and ".speechadapt" not in path.parts
+    }
+
+
+def journal_items(output: Path) -> list[str]:
+    """Return the item of each journal line."""
+    lines = [
+        line
+        for path in sorted((output / ".speechadapt").rglob("*.jsonl"))
+        if "journal" in path.as_posix()
+        for line in path.read_text(encoding="utf-8").splitlines()
+    ]
+    return sorted(str(json.loads(line).get("id")) for line in lines)

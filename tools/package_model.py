@@ -1,0 +1,163 @@
+"""Turn a finished training run into a bundled model with its card.
+
+Usage: package_model.py RUN --name NAME --recipes RECIPE ... --summary TEXT --limits FILE
+                        [--data ROOT] [--chain RUN ...] [--scores FILE ...]
+
+Copies RUN/best to speechadapt/pretrained/NAME/, writes `training_ids.txt` (the union over RUN and
+the runs it started from), `card.json` and the README.md rendered from it. Scores are read from the
+files `eval_pack.py --output` wrote; nothing is typed by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from speechadapt.core.errors import DataError, SpeechadaptError
+from speechadapt.core.files import atomic_write_text, hash_file, read_lines
+from speechadapt.models.card import Corpus, ModelCard, Score, render_card, write_card
+
+PRETRAINED = Path(__file__).resolve().parents[1] / "speechadapt" / "pretrained"
+FAMILIES = {
+    "wav2vec2-bert": ("w2v_bert", "ctc"),
+    "whisper": ("whisper", "whisper_ar"),
+    "audio-spectrogram-transformer": ("ast", ""),
+}
+LEFT_OUT = {"training.json"}
+
+
+def copy_run(run: Path, target: Path) -> None:
+    """Copy the best model of a run over a bundled folder."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for source in sorted((run / "best").iterdir()):
+        if source.name not in LEFT_OUT:
+            shutil.copyfile(source, target / source.name)
+
+
+def training_ids(runs: Sequence[Path]) -> list[str]:
+    """Return the ids that any of the runs may have read, sorted."""
+    return sorted({line for run in runs for line in (run / "training_ids.txt").read_text().split()})
+
+
+def corpora(root: Path, ids: set[str]) -> tuple[Corpus, ...]:
+    """Return what the ids amount to, by corpus, with licences and manifest hashes.
+
+    Raises:
+        DataError: An id is not in the pack, or not in a training split.
+    """
+    rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    found: set[str] = set()
+    for path in sorted((root / "manifests").glob("*.jsonl")):
+        for _, row in read_lines(path):
+            if row["id"] in ids:
+                rows[path.stem].append(row)
+                found.add(row["id"])
+                if row["split"] != "train":
+                    raise DataError(f"'{row['id']}' is of the split '{row['split']}', not train.")
+    if ids - found:
+        raise DataError(f"{len(ids - found)} training ids are not in the pack: {min(ids - found)}.")
+    return tuple(
+        Corpus(
+            name=name,
+            split="train",
+            hours=round(sum(row["duration"] for row in members) / 3600, 3),
+            licence=", ".join(sorted({row["licence"] for row in members})),
+            manifest_sha256=hash_file(root / "manifests" / f"{name}.jsonl"),
+        )
+        for name, members in rows.items()
+    )
+
+
+def scores(files: Sequence[Path]) -> tuple[tuple[Score, ...], dict[str, str]]:
+    """Read scores and the commands that measured them from evaluation files."""
+    found: list[Score] = []
+    commands: dict[str, str] = {}
+    for path in files:
+        report = json.loads(path.read_text())
+        decoding = " (beam and n-gram)" if "--lm" in report["command"] else ""
+        for one in report["sets"]:
+            name = one["set"] + decoding
+            interval = one["wer_interval"]
+            found.append(
+                Score(
+                    test_set=name,
+                    metric="wer",
+                    value=one["wer"],
+                    low=interval["low"],
+                    high=interval["high"],
+                    items=len(one["items"]),
+                    note=f"{one['note']}; {report['date']}, {report['environment']}",
+                )
+            )
+            commands[name] = report["command"]
+    return tuple(found), commands
+
+
+def package(arguments: argparse.Namespace) -> ModelCard:
+    """Write the bundled folder and return its card."""
+    from safetensors import safe_open
+
+    target = PRETRAINED / arguments.name
+    copy_run(arguments.run, target)
+    ids = training_ids([arguments.run, *arguments.chain])
+    atomic_write_text(target / "training_ids.txt", "".join(f"{name}\n" for name in ids))
+    config = json.loads((target / "config.json").read_text())
+    encoder, decoder = FAMILIES[config["model_type"]]
+    with safe_open(target / "model.safetensors", "pt") as weights:
+        parameters = sum(weights.get_tensor(name).numel() for name in weights.keys())
+    measured, commands = scores(arguments.scores)
+    card = ModelCard(
+        name=arguments.name,
+        summary=arguments.summary,
+        encoder=encoder,
+        decoder=decoder,
+        parameters=parameters,
+        # Recordings under a share-alike licence are among the training data.
+        licence="CC BY-SA 4.0",
+        languages=("en",) if decoder else (),
+        recipes=tuple(arguments.recipes),
+        data=corpora(arguments.data, set(ids)),
+        scores=measured,
+        limits=tuple(arguments.limits.read_text().strip().splitlines()),
+        commands=commands,
+    )
+    write_card(target, card)
+    atomic_write_text(target / "README.md", render_card(card))
+    return card
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--recipes", nargs="+", required=True)
+    parser.add_argument("--summary", required=True)
+    parser.add_argument("--limits", type=Path, required=True, help="one sentence a line")
+    parser.add_argument("--data", type=Path, default=os.environ.get("SPEECHADAPT_DATA"))
+    parser.add_argument("--chain", type=Path, nargs="*", default=[], help="runs it started from")
+    parser.add_argument("--scores", type=Path, nargs="*", default=[])
+    return parser.parse_args(arguments)
+
+
+def main() -> int:
+    """Run the command line; return its exit code."""
+    try:
+        card = package(parse(sys.argv[1:]))
+    except SpeechadaptError as error:
+        print(f"package_model: {error}", file=sys.stderr)
+        return 2
+    print(f"{card.name}: {card.parameters / 1e6:.2f} M parameters, {len(card.scores)} scores")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
