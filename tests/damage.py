@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-Writer = Callable[[Path, "Clip"], None]
+Writer = Callable[[Path, "Clip"], object]
 THREE_HOURS_S = 3 * 3600.0
 
 
@@ -284,8 +284,8 @@ def _write_eight(path: Path, clip: Clip) -> None:
 _WRITERS: dict[str, Writer] = {
     "empty.wav": lambda path, clip: path.touch(),
     "no_samples.wav": lambda path, clip: soundfile.write(path, clip.samples[:0], clip.rate),
-    "text.wav": lambda path, clip: path.write_text("these are words, not sound\n" * 40) and None,
-    "noise_bytes.mp3": lambda path, clip: path.write_bytes(bytes(range(100, 200)) * 40) and None,
+    "text.wav": lambda path, clip: path.write_text("these are words, not sound\n" * 40),
+    "noise_bytes.mp3": lambda path, clip: path.write_bytes(bytes(range(100, 200)) * 40),
     "no_permission.wav": _then(lambda path: path.chmod(0)),
     "folder.wav": lambda path, clip: path.mkdir(exist_ok=True),
     "video_only.mp4": _write_video,

@@ -1,7 +1,7 @@
 """A made data pack for the tests of training: tones with made texts, none of it real speech.
 
-It has the layout of a real pack (`data/corpora/pack.py`), so that recipes and tasks can be built and
-stepped without one. Every word has its own pair of tones; a text is its words one after the other.
+It has the layout of a real pack (`data/corpora/pack.py`), so that recipes and tasks can be built
+and stepped without one. Every word has its own two tones; a text is its words one after the other.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ RATE = 16000
 
 
 def write_pack(
-    root: Path, speech: Iterable[str] = ("tones",), sounds: Iterable[str] = (), rooms: Iterable[str] = ()
+    root: Path,
+    speech: Iterable[str] = ("tones",),
+    sounds: Iterable[str] = (),
+    rooms: Iterable[str] = (),
 ) -> Path:
     """Write a pack with so many corpora of made speech, noise and room responses.
 
@@ -46,7 +49,8 @@ def write_pack(
     for name in sounds:
         random = np.random.default_rng(sum(name.encode()))
         rows = [
-            _row(root, name, "train", number, 0.1 * random.standard_normal(RATE)) | {"label": "rain"}
+            _row(root, name, "train", number, 0.1 * random.standard_normal(RATE))
+            | {"label": "rain"}
             for number in range(2)
         ]
         _write(root, name, rows)
@@ -64,7 +68,9 @@ def say(words: Iterable[str], random: np.random.Generator) -> np.ndarray:
     for word in words:
         time = np.arange(int(RATE * random.uniform(0.2, 0.35))) / RATE
         pitch = 200 + 90 * WORDS.index(word)
-        pieces.append(0.2 * np.sin(2 * np.pi * pitch * time) + 0.1 * np.sin(5 * np.pi * pitch * time))
+        pieces.append(
+            0.2 * np.sin(2 * np.pi * pitch * time) + 0.1 * np.sin(5 * np.pi * pitch * time)
+        )
     signal = np.concatenate(pieces)
     return signal + 0.003 * random.standard_normal(len(signal))
 

@@ -1,7 +1,7 @@
 """Score a model on the named sets of the data pack and print the table of the README.
 
 Usage: eval_pack.py --model NAME_OR_FOLDER [--data ROOT] [--split dev|test] [--sets NAME ...]
-                    [--beam N] [--lm FILE] [--output FILE]
+                    [--beam N] [--lm FILE] [--option NAME=VALUE] [--output FILE]
 
 The pack's folder comes from --data or SPEECHADAPT_DATA. Under the table each set says how many of
 its texts and speakers also occur in the training splits. Choose settings on dev; look at test once.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import json
 import os
 import shlex
 import sys
@@ -203,13 +204,21 @@ def data_root(given: Path | None) -> Path:
     return named
 
 
-def decoder_options(beam: int | None, language_model: Path | None) -> dict[str, Any]:
+def decoder_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the decoder's options for what was asked on the command line."""
-    options: dict[str, Any] = {}
-    if beam is not None:
-        options["beam_size"] = beam
-    if language_model is not None:
-        options["lm"] = str(language_model)
+    options: dict[str, Any] = {"word_timestamps": False}
+    if arguments.beam is not None:
+        options["beam_size"] = arguments.beam
+    if arguments.lm is not None:
+        options["lm"] = str(arguments.lm)
+    for text in arguments.option:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--option takes NAME=VALUE, got '{text}'.")
+        try:
+            options[name] = json.loads(value)
+        except ValueError:
+            options[name] = value
     return options
 
 
@@ -251,6 +260,7 @@ def describe_command(arguments: argparse.Namespace) -> str:
     words += ["--sets", *arguments.sets] if arguments.sets else []
     words += ["--beam", str(arguments.beam)] if arguments.beam is not None else []
     words += ["--lm", arguments.lm.name] if arguments.lm is not None else []
+    words += [word for text in arguments.option for word in ("--option", text)]
     words += ["--normaliser", arguments.normaliser, "--device", arguments.device]
     return shlex.join(words)
 
@@ -263,6 +273,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--sets", nargs="+", default=[], metavar="NAME", help="only these sets")
     parser.add_argument("--beam", type=int, metavar="N", help="prefixes kept; 1 is greedy")
     parser.add_argument("--lm", type=Path, metavar="FILE", help="word n-gram: .arpa, or .txt")
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any other option of the decoder, such as alpha=0.7",
+    )
     parser.add_argument("--normaliser", default="verbatim")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write everything as JSON")
@@ -276,7 +293,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
         data_root(arguments.data)
         choose_sets(arguments.split, arguments.sets, None)  # a wrong name fails before loading
-        options = decoder_options(arguments.beam, arguments.lm)
+        options = decoder_options(arguments)
         recogniser = load(arguments.model, device=arguments.device, **options)
         sets = choose_sets(arguments.split, arguments.sets, recogniser.language)
         found = report(arguments, recogniser, sets)

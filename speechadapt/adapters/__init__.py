@@ -1,0 +1,1 @@
+"""Adapters at the sites of frozen encoders. Nothing here yet."""

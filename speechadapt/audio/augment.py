@@ -8,9 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+
+from speechadapt.core.limits import (
+    CountOrNone,
+    Interval,
+    NotNegative,
+    Positive,
+    PositiveInterval,
+    Probability,
+    Range,
+)
 
 Signal = NDArray[np.float32]
 
@@ -39,22 +50,22 @@ class AugmentConfig:
         mask_from_step: Masks start at this step.
     """
 
-    speed: tuple[float, float] = (0.85, 1.18)
-    speed_prob: float = 0.8
-    band_limit_prob: float = 0.3
-    noise_prob: float = 0.4
-    snr_db: tuple[float, float] = (5.0, 30.0)
-    reverb_prob: float = 0.2
-    gain_db: tuple[float, float] = (-10.0, 6.0)
-    unit_db: float = 10.0
-    tilt_db: float = 6.0
-    formant: float = 0.12
-    tempo: tuple[float, float] = (0.85, 1.2)
-    time_masks: int = 2
-    time_mask_rate: float = 0.08
-    band_masks: int = 2
-    band_mask_width: int = 12
-    mask_from_step: int = 0
+    speed: PositiveInterval = (0.85, 1.18)
+    speed_prob: Probability = 0.8
+    band_limit_prob: Probability = 0.3
+    noise_prob: Probability = 0.4
+    snr_db: Interval = (5.0, 30.0)
+    reverb_prob: Probability = 0.2
+    gain_db: Interval = (-10.0, 6.0)
+    unit_db: Positive = 10.0
+    tilt_db: NotNegative = 6.0
+    formant: Annotated[float, Range(0, 0.5)] = 0.12
+    tempo: PositiveInterval = (0.85, 1.2)
+    time_masks: CountOrNone = 2
+    time_mask_rate: Probability = 0.08
+    band_masks: CountOrNone = 2
+    band_mask_width: CountOrNone = 12
+    mask_from_step: CountOrNone = 0
 
 
 def change_speed(signal: Signal, factor: float) -> Signal:
@@ -107,7 +118,7 @@ def fit_length(signal: Signal, length: int) -> Signal:
     """Cut or zero-pad `signal` at its end to `length` samples."""
     if len(signal) >= length:
         return signal[:length]
-    return np.pad(signal, (0, length - len(signal)))
+    return np.asarray(np.pad(signal, (0, length - len(signal))), dtype=np.float32)
 
 
 def augment_signal(
@@ -141,7 +152,7 @@ def augment_signal(
     if random.random() < config.band_limit_prob:
         signal = band_limit(signal, sample_rate)
     gain = 10 ** (float(random.uniform(*config.gain_db)) / 20)
-    return np.clip(signal * np.float32(gain), -1.0, 1.0)
+    return np.asarray(np.clip(signal * np.float32(gain), -1.0, 1.0), dtype=np.float32)
 
 
 def warp_features(

@@ -9,7 +9,8 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float32
 
-Signal: TypeAlias = Float32[np.ndarray, " samples"]
+# The underscore leaves the length free: several signals of one call may differ in it.
+Signal: TypeAlias = Float32[np.ndarray, " _samples"]
 
 
 @dataclass(frozen=True, order=True)

@@ -46,7 +46,7 @@ class Scorer(Protocol):
         """Return the state before the first window of a recording."""
         ...
 
-    def score(self, samples: Signal, state: Any) -> tuple[Float32[np.ndarray, " windows"], Any]:
+    def score(self, samples: Signal, state: Any) -> tuple[Float32[np.ndarray, " _windows"], Any]:
         """Score a whole number of windows.
 
         Args:
@@ -58,7 +58,7 @@ class Scorer(Protocol):
         """
         ...
 
-    def score_batch(self, clips: Sequence[Signal]) -> list[Float32[np.ndarray, " windows"]]:
+    def score_batch(self, clips: Sequence[Signal]) -> list[Float32[np.ndarray, " _windows"]]:
         """Score clips that each begin anew; every clip is a whole number of windows."""
         ...
 
@@ -117,7 +117,7 @@ class SileroScorer:
 
     def score(
         self, samples: Signal, state: _SileroState
-    ) -> tuple[Float32[np.ndarray, " windows"], _SileroState]:
+    ) -> tuple[Float32[np.ndarray, " _windows"], _SileroState]:
         """Score a whole number of windows that follow those before `state`."""
         import torch
 
@@ -128,7 +128,7 @@ class SileroScorer:
             scores = self._probabilities(hidden[0])
         return scores, _SileroState(samples[-_CONTEXT:].copy(), memory)
 
-    def score_batch(self, clips: Sequence[Signal]) -> list[Float32[np.ndarray, " windows"]]:
+    def score_batch(self, clips: Sequence[Signal]) -> list[Float32[np.ndarray, " _windows"]]:
         """Score clips that each begin anew; every clip is a whole number of windows."""
         import torch
 
@@ -162,8 +162,8 @@ class SileroScorer:
             frames = functional.conv1d(frames, weight, bias, stride=stride, padding=1).relu()
         return frames[..., 0]
 
-    def _probabilities(self, hidden: Any) -> Float32[np.ndarray, " windows"]:
-        scores: Float32[np.ndarray, " windows"] = (
+    def _probabilities(self, hidden: Any) -> Float32[np.ndarray, " _windows"]:
+        scores: Float32[np.ndarray, " _windows"] = (
             (hidden.relu() @ self._head + self._offset).sigmoid().numpy()
         )
         return scores
@@ -182,7 +182,9 @@ class EnergyScorer:
         """Return the noise floor, in dB full scale, before the first window."""
         return 0.0
 
-    def score(self, samples: Signal, state: float) -> tuple[Float32[np.ndarray, " windows"], float]:
+    def score(
+        self, samples: Signal, state: float
+    ) -> tuple[Float32[np.ndarray, " _windows"], float]:
         """Score a whole number of windows that follow those before `state`."""
         power = np.mean(samples.reshape(-1, WINDOW).astype(np.float64) ** 2, axis=1)
         levels = 10 * np.log10(np.maximum(power, 1e-12))
@@ -194,7 +196,7 @@ class EnergyScorer:
             scores[index] = 1 / (1 + np.exp(-np.clip((level - edge) / 2, -30, 30)))
         return scores, floor
 
-    def score_batch(self, clips: Sequence[Signal]) -> list[Float32[np.ndarray, " windows"]]:
+    def score_batch(self, clips: Sequence[Signal]) -> list[Float32[np.ndarray, " _windows"]]:
         """Score clips that each begin anew; every clip is a whole number of windows."""
         return [self.score(clip, self.start())[0] for clip in clips]
 

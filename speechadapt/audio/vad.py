@@ -199,7 +199,7 @@ def speech_detector(
 
 
 def spans_of(
-    scores: Float32[np.ndarray, " windows"], duration_s: float, options: VadOptions
+    scores: Float32[np.ndarray, " _windows"], duration_s: float, options: VadOptions
 ) -> list[Span]:
     """Turn the window probabilities of a whole recording into spans of speech.
 
@@ -234,7 +234,7 @@ class _SpanTracker:
     def undecided_s(self) -> float:
         return self._index * _HOP_S if self._start is None else self._start
 
-    def advance(self, scores: Float32[np.ndarray, " windows"]) -> list[Span]:
+    def advance(self, scores: Float32[np.ndarray, " _windows"]) -> list[Span]:
         ended = []
         for score in scores.tolist():
             now = self._index * _HOP_S
@@ -261,7 +261,7 @@ class _SpanTracker:
         return [Span(start, end)] if end - start > self._min_speech_s else []
 
 
-def _no_speech(samples: Signal) -> Float32[np.ndarray, " windows"]:
+def _no_speech(samples: Signal) -> Float32[np.ndarray, " _windows"]:
     return np.zeros(len(samples) // WINDOW, dtype=np.float32)
 
 

@@ -1,0 +1,1 @@
+"""From recipes and overrides to dataclasses; Hydra stays in here."""

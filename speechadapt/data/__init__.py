@@ -1,0 +1,1 @@
+"""Data: manifests, training batches that are a function of (seed, step), corpora."""

@@ -1,7 +1,7 @@
 """Training batches as a pure function of (seed, step): nothing to save, nothing to replay.
 
-A batch is drawn, not walked through: an anchor utterance is drawn by corpus weight, and the batch is
-filled with draws from the anchor's length bucket, so rows have similar lengths. A share of the
+A batch is drawn, not walked through: an anchor utterance is drawn by corpus weight, and the batch
+is filled with draws from the anchor's length bucket, so rows have similar lengths. A share of the
 batches instead holds rows joined from several short utterances (connected speech).
 """
 
@@ -11,10 +11,20 @@ import bisect
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
 
 from speechadapt.core.errors import ConfigError, near_misses
+from speechadapt.core.limits import (
+    Count,
+    NotNegative,
+    NotNegativeInterval,
+    Positive,
+    PositiveInterval,
+    Probability,
+    Range,
+)
 from speechadapt.core.seed import generator
 from speechadapt.data.manifest import Utterance
 
@@ -37,17 +47,17 @@ class BatchConfig:
         buckets: Number of length buckets.
     """
 
-    batch_s: float = 120.0
-    max_rows: int = 128
-    max_s: float = 16.0
-    weights: Mapping[str, float] = field(default_factory=dict)
-    join_prob: float = 0.0
-    join_ramp: tuple[int, int] = (0, 1)
-    join_s: tuple[float, float] = (1.5, 8.0)
-    join_gap_s: tuple[float, float] = (0.0, 0.25)
+    batch_s: Positive = 120.0
+    max_rows: Count = 128
+    max_s: Positive = 16.0
+    weights: Mapping[str, NotNegative] = field(default_factory=dict)
+    join_prob: Probability = 0.0
+    join_ramp: Annotated[tuple[int, int], Range(0)] = (0, 1)
+    join_s: PositiveInterval = (1.5, 8.0)
+    join_gap_s: NotNegativeInterval = (0.0, 0.25)
     join_corpora: tuple[str, ...] = ()
-    same_speaker_prob: float = 0.7
-    buckets: int = 12
+    same_speaker_prob: Probability = 0.7
+    buckets: Count = 12
 
 
 @dataclass(frozen=True)
@@ -111,6 +121,10 @@ class BatchPlan:
             for number, (indices, gaps) in enumerate(parts)
         ]
 
+    def seconds(self, row: Row) -> float:
+        """Return the row's length in seconds, gaps included."""
+        return float(self._seconds[list(row.parts)].sum()) + sum(row.gaps_s)
+
     def text(self, row: Row) -> str:
         """Return the row's transcript, parts joined by a space."""
         return " ".join(self.utterances[index].text or "" for index in row.parts)
@@ -124,11 +138,11 @@ class BatchPlan:
         for name in config.weights:
             if name not in present:
                 raise ConfigError(
-                    f"data.batch.weights names '{name}', which is not loaded."
+                    f"batch.weights names '{name}', which is not loaded."
                     f"{near_misses(name, present)}"
                 )
         usable = (self._seconds > 0) & (self._seconds <= config.max_s)
-        total: Counter[str] = Counter()
+        total: defaultdict[str, float] = defaultdict(float)
         for name, seconds, good in zip(self._corpus, self._seconds, usable, strict=True):
             total[name] += float(seconds) if good else 0.0
         share = dict(config.weights) or dict(total)
@@ -177,7 +191,9 @@ class BatchPlan:
         drawn = random.choice(members, size=count, replace=repeat, p=chance)
         return [int(index) for index in drawn]
 
-    def _joined(self, random: np.random.Generator) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
+    def _joined(
+        self, random: np.random.Generator
+    ) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
         low, high = self.config.join_s
         target = float(random.uniform(low, high))
         count = max(1, min(self.config.max_rows, int(self.config.batch_s / target)))
@@ -191,7 +207,8 @@ class BatchPlan:
         pool = self._join_pool
         if random.random() < self.config.same_speaker_prob:
             pool = self._by_speaker[self.utterances[first].speaker or ""]
-        parts, gaps, total = [first], [], float(self._seconds[first])
+        parts, gaps = [first], list[float]()
+        total = float(self._seconds[first])
         chance = self._draw_prob[pool] / self._draw_prob[pool].sum()
         while True:
             gap = float(random.uniform(*self.config.join_gap_s))

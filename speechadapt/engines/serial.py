@@ -57,4 +57,5 @@ def run_unit(worker: Worker, unit: Unit, prepared: Future[Any]) -> Outcome:
     try:
         return Outcome(unit, "done", worker.process(unit, prepared.result()))
     except Exception as error:
-        return Outcome(unit, "raised", message=f"{type(error).__name__}: {error}")
+        first = str(error).strip().partition("\n")[0]
+        return Outcome(unit, "raised", message=f"{type(error).__name__}: {first}")

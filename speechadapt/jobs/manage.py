@@ -103,7 +103,7 @@ def merge(output: Path, missing_allowed: bool = False) -> Report:
             f"{totals.pending} of {totals.items} items in '{output}' are not done yet; run the "
             "shards that are missing, or give --allow-missing."
         )
-    with folder.lock("report", wait_s=60):
+    with folder.lock("report", wait_s=60.0):
         report = finish(folder, plan, folder.read_identity()["options"]["normaliser"])
         if totals.pending:
             write_transcripts(folder.transcripts, plan, Ledger(folder.journal))

@@ -93,7 +93,7 @@ def prepare_job(
     limits = Limits(options.batch_size, options.batch_s, recogniser.window_s)
     if options.dry_run:
         return Job(options, folder, make_plan(planned, limits), recogniser, shard)
-    with folder.lock("plan", wait_s=600):
+    with folder.lock("plan", wait_s=600.0):
         if options.overwrite:
             clear(folder)
         folder.claim(identity_of(options, recogniser))

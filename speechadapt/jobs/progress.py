@@ -6,7 +6,21 @@ import json
 import sys
 import time
 from dataclasses import dataclass
-from typing import Any, Protocol, TextIO, runtime_checkable
+from typing import IO, Any, Protocol, cast, runtime_checkable
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """Somewhere to print: a terminal, a pipe, a file."""
+
+    def write(self, text: str, /) -> Any:
+        """Take some text."""
+
+    def flush(self) -> None:
+        """Let it be seen."""
+
+    def isatty(self) -> bool:
+        """Say whether it is a terminal."""
 
 
 @dataclass
@@ -84,7 +98,7 @@ class PlainProgress:
         as_json: Write JSON rows instead of text.
     """
 
-    def __init__(self, stream: TextIO, every_s: float = 5.0, as_json: bool = False) -> None:
+    def __init__(self, stream: Stream, every_s: float = 5.0, as_json: bool = False) -> None:
         self._stream = stream
         self._every_s = every_s
         self._as_json = as_json
@@ -115,7 +129,7 @@ class BarProgress:
         stream: The terminal.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: Stream) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, TaskProgressColumn, TextColumn
         from rich.progress import Progress as RichProgress
@@ -124,7 +138,7 @@ class BarProgress:
             BarColumn(bar_width=24),
             TaskProgressColumn(),
             TextColumn("{task.description}"),
-            console=Console(file=stream),
+            console=Console(file=cast(IO[str], stream)),
             transient=True,
         )
         self._task = self._bar.add_task("starting", total=None)

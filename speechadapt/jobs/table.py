@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import IO, Any, cast
 
+from speechadapt.jobs.progress import Stream
 from speechadapt.jobs.report import Report, intervals
 from speechadapt.jobs.speed import RunSpeed, rates
 from speechadapt.metrics.bootstrap import Interval
 from speechadapt.metrics.wer import CorpusScore, EditCounts
 
 
-def print_report(report: Report, stream: TextIO) -> None:
+def print_report(report: Report, stream: Stream) -> None:
     """Print a report as a table.
 
     Args:
@@ -28,7 +29,8 @@ def print_report(report: Report, stream: TextIO) -> None:
         table.add_row(name, text)
     # Logs have no width of their own; a line of a table is better long than broken.
     width = None if stream.isatty() else 120
-    Console(file=stream, width=width, highlight=False, markup=False).print(table)
+    console = Console(file=cast(IO[str], stream), width=width, highlight=False, markup=False)
+    console.print(table)
 
 
 def lines(report: Report) -> Iterator[tuple[str, str]]:

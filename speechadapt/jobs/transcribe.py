@@ -135,7 +135,7 @@ def _run(job: Job, interrupts: Interrupts) -> tuple[RunStats, Report]:
         journal.close()
     environment = describe_run(options)
     speed = measure(run.stats.results, options.workers, environment)
-    with folder.lock("report", wait_s=60):
+    with folder.lock("report", wait_s=60.0):
         report = finish(folder, job.plan, options.normaliser, speed, interrupts.caught is not None)
     return run.stats, report
 

@@ -102,7 +102,7 @@ class TranscribeWorker:
         known: Mapping[str, ItemDone] = {}
         if unit.attempt > 1 or assignment.recheck:
             known = _already_done(Ledger(self._folder.journal), assignment)
-        assignment = replace(assignment, todo=assignment.todo - known.keys())
+        assignment = replace(assignment, todo=assignment.todo.difference(known))
         if assignment.long:
             results = [self._transcribe_long(item) for item in assignment.items]
         else:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from speechadapt.audio.chunk import segments
@@ -99,7 +100,7 @@ class Recogniser:
 
     def transcribe(
         self,
-        audio: str | Path | np.ndarray[Any, Any],
+        audio: str | Path | npt.NDArray[Any],
         sample_rate: int | None = None,
         *,
         batch_size: int = 8,
@@ -137,9 +138,7 @@ class Recogniser:
             ]
         return assemble(pieces, duration, self.language)
 
-    def _waveform(
-        self, audio: str | Path | np.ndarray[Any, Any], sample_rate: int | None
-    ) -> Signal:
+    def _waveform(self, audio: str | Path | npt.NDArray[Any], sample_rate: int | None) -> Signal:
         if not isinstance(audio, np.ndarray):
             if sample_rate is not None:
                 raise ShapeError("sample_rate goes with samples; a file states its own.")

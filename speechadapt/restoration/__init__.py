@@ -1,0 +1,1 @@
+"""Restoration of speech: cleaner and vocoder. Nothing here yet."""

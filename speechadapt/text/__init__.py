@@ -1,0 +1,1 @@
+"""Text: normalisers for scoring, alphabets, guards against invented text."""

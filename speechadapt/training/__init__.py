@@ -1,0 +1,1 @@
+"""Training: verbs over many steps."""

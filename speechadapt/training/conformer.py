@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from speechadapt.audio.augment import AugmentConfig, augment_features
+from speechadapt.core.limits import Count, Probability
 from speechadapt.encoders.features import seamless_fbank
 from speechadapt.text.alphabet import Alphabet
 from speechadapt.training.speech import SpeechRow
@@ -36,14 +37,14 @@ class ConformerConfig:
         layer_drop: Probability of leaving a layer out while training.
     """
 
-    dim: int = 192
-    layers: int = 6
-    heads: int = 4
-    feed_forward: int = 544
-    kernel: int = 15
-    stride: int = 3
-    dropout: float = 0.1
-    layer_drop: float = 0.0
+    dim: Count = 192
+    layers: Count = 6
+    heads: Count = 4
+    feed_forward: Count = 544
+    kernel: Count = 15
+    stride: Count = 3
+    dropout: Probability = 0.1
+    layer_drop: Probability = 0.0
 
 
 def new_extractor(config: ConformerConfig) -> SeamlessM4TFeatureExtractor:

@@ -1,29 +1,40 @@
 """The training loop: steps, not epochs; exact resume; one process or several.
 
-Built on Accelerate for devices, mixed precision and data parallelism. Every micro-step seeds its own
-random streams from (seed, micro-step, rank), so a resumed run repeats an uninterrupted one.
+Built on Accelerate for devices, mixed precision and data parallelism. Every micro-step seeds its
+own random streams from (seed, micro-step, rank), so a resumed run repeats an uninterrupted one.
 """
 
 from __future__ import annotations
 
+import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
-from threading import Thread
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor, nn
 
 from speechadapt.core.errors import CheckpointError
-from speechadapt.core.files import append_line, atomic_write_json, hash_json
+from speechadapt.core.files import atomic_write_json, hash_json
+from speechadapt.core.limits import (
+    Count,
+    CountOrNone,
+    NotNegative,
+    Positive,
+    Probability,
+    Range,
+)
 from speechadapt.core.seed import seed_everything
-from speechadapt.training.objective import Batch, Objective
-from speechadapt.training.progress import Progress
+from speechadapt.training.objective import Objective
+from speechadapt.training.prefetch import Prefetch
+from speechadapt.training.record import Record
 from speechadapt.training.schedule import warmup_cosine
 from speechadapt.training.state import latest_checkpoint, load_checkpoint, save_checkpoint
 
@@ -54,22 +65,22 @@ class TrainerConfig:
         tensorboard: Also write TensorBoard events (extra `track`).
     """
 
-    steps: int = 1000
-    learning_rate: float = 1e-3
-    warmup_steps: int = 100
-    final_rate: float = 0.02
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.98)
-    clip_norm: float = 1.0
-    accumulate: int = 1
-    precision: str = "no"
-    average: float = 0.0
+    steps: Count = 1000
+    learning_rate: Positive = 1e-3
+    warmup_steps: CountOrNone = 100
+    final_rate: Probability = 0.02
+    weight_decay: NotNegative = 0.01
+    betas: Annotated[tuple[float, float], Range(0, 1)] = (0.9, 0.98)
+    clip_norm: Positive = 1.0
+    accumulate: Count = 1
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    average: Probability = 0.0
     seed: int = 0
-    log_every: int = 20
-    evaluate_every: int = 500
-    checkpoint_every: int = 200
-    sitting_s: float = 0.0
-    threads: int = 0
+    log_every: Count = 20
+    evaluate_every: Count = 500
+    checkpoint_every: Count = 200
+    sitting_s: NotNegative = 0.0
+    threads: CountOrNone = 0
     gradient_checkpointing: bool = False
     tensorboard: bool = False
 
@@ -81,14 +92,16 @@ class TrainResult:
     Args:
         step: Optimiser steps done.
         finished: Whether the schedule is complete.
-        scores: The last evaluation.
+        scores: The last evaluation (of the first process; the others know none).
         best: The lowest `score` seen, and its step.
+        signal: The signal that asked to stop; 0 where none did.
     """
 
     step: int
     finished: bool
     scores: dict[str, float]
     best: tuple[float, int] | None
+    signal: int = 0
 
 
 def train(objective: Objective, config: TrainerConfig, folder: Path) -> TrainResult:
@@ -103,15 +116,24 @@ def train(objective: Objective, config: TrainerConfig, folder: Path) -> TrainRes
         folder: The run's folder.
 
     Raises:
-        CheckpointError: The folder holds a run with another configuration, or the loss is not a
-            number.
+        CheckpointError: The folder holds a run with another configuration or of another number of
+            processes, or the loss or a gradient is not a number.
+        ConfigError: `gradient_checkpointing` is asked of a model that offers none.
+        MissingExtra: `tensorboard` is asked for and not installed.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
+    if config.gradient_checkpointing:
+        objective.checkpoint_gradients()
     accelerator = Accelerator(
         mixed_precision=config.precision,
         gradient_accumulation_steps=config.accumulate,
         cpu=not torch.cuda.is_available(),
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=objective.skips_parameters),
+            # The other processes wait while the first one evaluates.
+            InitProcessGroupKwargs(timeout=timedelta(hours=3)),
+        ],
     )
     run = _Run(objective, config, folder, accelerator)
     run.resume()
@@ -129,15 +151,19 @@ class _Run:
         self.best: tuple[float, int] | None = None
         self.scores: dict[str, float] = {}
         self.seconds = 0.0
-        self.stopping = False
+        self.started = time.monotonic()
+        self.signal = 0
+        self.saved = -1
         self.objective = objective
+        self.parallel = accelerator.num_processes > 1
         optimizer = torch.optim.AdamW(
             _groups(objective, config.weight_decay), lr=config.learning_rate, betas=config.betas
         )
         prepared = accelerator.prepare(objective, optimizer)
         self.wrapped, self.optimizer = prepared
         self.average = _clone(objective) if config.average else None
-        # `threads` and `sitting_s` change when a run stops, never what it computes.
+        self.record: Record | None = None
+        # These change when a run stops and what it shows, never what it is asked to compute.
         free = {"sitting_s": 0, "threads": 0, "log_every": 0, "checkpoint_every": 0}
         self.fingerprint = hash_json({**asdict(config), **free})
 
@@ -146,43 +172,86 @@ class _Run:
         if target is None:
             return
         state, average = load_checkpoint(target, self.objective, self.optimizer.optimizer)
+        self._check(state, average)
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.best = None if state["best"] is None else (state["best"][0], state["best"][1])
+        self.scores = state.get("scores", {})
+        self.saved = self.step
+        if self.accelerator.scaler is not None and "scaler" in state:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        if average is not None:
+            device = self.objective.device
+            self.average = {name: tensor.to(device) for name, tensor in average.items()}
+
+    def _check(self, state: Mapping[str, Any], average: Mapping[str, Tensor] | None) -> None:
         if state["fingerprint"] != self.fingerprint:
             raise CheckpointError(
                 f"{self.folder.name} holds a run with other trainer settings; "
                 f"choose another run folder or restore the settings in its config."
             )
-        self.step, self.seconds = state["step"], state["seconds"]
-        self.best = None if state["best"] is None else (state["best"][0], state["best"][1])
-        if self.average is not None and average is not None:
-            device = self.objective.device
-            self.average = {name: tensor.to(device) for name, tensor in average.items()}
+        processes = self.accelerator.num_processes
+        if state.get("processes", processes) != processes:
+            raise CheckpointError(
+                f"{self.folder.name} holds a run of {state['processes']} processes, this one has "
+                f"{processes}; every process draws its own batches, so start as many."
+            )
+        if (average is None) != (self.average is None):
+            raise CheckpointError(
+                f"the averaged weights of {self.folder.name} are "
+                f"{'missing from its checkpoint' if average is None else 'not asked for'}."
+            )
 
     def go(self) -> TrainResult:
         config = self.config
         self.folder.mkdir(parents=True, exist_ok=True)
-        started = time.monotonic()
-        progress = Progress(config.steps, self.step, show=self.accelerator.is_main_process)
-        batches = _Prefetch(self.objective, self.accelerator, self.step * config.accumulate)
+        if self.accelerator.is_main_process:
+            self.record = Record(self.folder, config.steps, self.step, config.tensorboard)
+        batches = Prefetch(
+            lambda micro: self.objective.batch(micro, self.accelerator.process_index),
+            config.steps * config.accumulate,
+        )
+        stopping = False
         with self._signals():
-            while self.step < config.steps and not self.stopping:
-                figures = self._optimizer_step(batches)
-                self.step += 1
-                if self.step % config.log_every == 0 or self.step == config.steps:
-                    self._log(figures, started, progress)
-                if self.step % config.evaluate_every == 0 or self.step == config.steps:
-                    self._evaluate(progress)
-                over = config.sitting_s and time.monotonic() - started > config.sitting_s
-                self.stopping = self.stopping or bool(over)
-                if self.step % config.checkpoint_every == 0 or self.stopping:
-                    self._checkpoint(started)
+            try:
+                while self.step < config.steps and not stopping:
+                    figures = self._optimizer_step(batches)
+                    self.step += 1
+                    if self.step % config.log_every == 0 or self.step == config.steps:
+                        self._log(figures)
+                    if self.step % config.evaluate_every == 0 or self.step == config.steps:
+                        self._evaluate()
+                    stopping = self._stops()
+                    if self.step % config.checkpoint_every == 0 or stopping:
+                        self._checkpoint()
+            finally:
+                batches.close()
+        self._finish()
         finished = self.step >= config.steps
-        if finished:
-            self._checkpoint(started)
-            self._save("last")
-        progress.close()
-        return TrainResult(self.step, finished, self.scores, self.best)
+        return TrainResult(self.step, finished, self.scores, self.best, self.signal)
 
-    def _optimizer_step(self, batches: _Prefetch) -> dict[str, float]:
+    def _finish(self) -> None:
+        if self.step >= self.config.steps:
+            self._checkpoint()
+            self._save("last")
+        if self.record is not None:
+            self.record.close()
+        if self.parallel:
+            self.accelerator.wait_for_everyone()
+            self.accelerator.end_training()
+
+    def _stops(self) -> bool:
+        over = self.config.sitting_s and self._elapsed() > self.config.sitting_s
+        wish = bool(over) or self.signal != 0
+        if not self.parallel:
+            return wish
+        # Signals and clocks differ by process; all must leave the loop at the same step.
+        wishes = torch.tensor(float(wish), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(wishes, "sum") > 0)
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self.started
+
+    def _optimizer_step(self, batches: Prefetch) -> dict[str, float]:
         config, accelerator = self.config, self.accelerator
         factor = warmup_cosine(self.step, config.steps, config.warmup_steps, config.final_rate)
         for group in self.optimizer.param_groups:
@@ -191,21 +260,32 @@ class _Run:
         self.wrapped.train()
         for number in range(config.accumulate):
             micro = self.step * config.accumulate + number
-            batch = batches.take(micro)
+            batch = {
+                name: part.to(accelerator.device) for name, part in batches.take(micro).items()
+            }
             seed_everything(config.seed, "step", micro, accelerator.process_index)
             with accelerator.accumulate(self.wrapped):
                 loss, extra = self.wrapped(batch)
                 accelerator.backward(loss)
             value = float(loss.detach())
-            if value != value:
-                raise CheckpointError(f"the loss is not a number at step {self.step}.")
+            self._must_be_finite("loss", value)
             for name, part in {"loss": value, **extra}.items():
                 figures[name] = figures.get(name, 0.0) + part / config.accumulate
         norm = accelerator.clip_grad_norm_(self.objective.parameters(), config.clip_norm)
+        self._must_be_finite("gradient", float(norm))
         self.optimizer.step()
         self.optimizer.zero_grad()
         self._update_average()
         return figures | {"grad_norm": float(norm), "lr": config.learning_rate * factor}
+
+    def _must_be_finite(self, name: str, value: float) -> None:
+        # The scaler of fp16 skips steps that overflow, so there only a lost loss is an error.
+        overflow = self.accelerator.scaler is not None and (name != "loss" or math.isinf(value))
+        if not math.isfinite(value) and not overflow:
+            raise CheckpointError(
+                f"the {name} is {value} at step {self.step}; the last checkpoint is whole. "
+                f"Start anew with a smaller trainer.learning_rate or trainer.clip_norm."
+            )
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -220,35 +300,39 @@ class _Run:
             else:
                 kept.copy_(live[name])
 
-    def _log(self, figures: dict[str, float], started: float, progress: Progress) -> None:
-        if not self.accelerator.is_main_process:
-            return
-        seconds = self.seconds + time.monotonic() - started
-        row = {"step": self.step, "seconds": round(seconds, 1)}
-        append_line(self.folder / "log.jsonl", row | {k: round(v, 6) for k, v in figures.items()})
-        if self.config.tensorboard:
-            _tensorboard(self.folder, figures, self.step)
-        progress.update(self.step, figures)
+    def _log(self, figures: dict[str, float]) -> None:
+        if self.parallel:
+            values = torch.tensor(list(figures.values()), device=self.accelerator.device)
+            shared = self.accelerator.reduce(values, "mean").tolist()
+            figures = dict(zip(figures, shared, strict=True))
+        if self.record is not None:
+            self.record.figures(self.step, self.seconds + self._elapsed(), figures)
 
-    def _evaluate(self, progress: Progress) -> None:
-        if not self.accelerator.is_main_process:
-            return
-        with self._averaged():
-            self.objective.eval()
-            with torch.no_grad():
-                self.scores = self.objective.evaluate()
-        append_line(self.folder / "log.jsonl", {"step": self.step, "dev": self.scores})
-        progress.note(self.step, self.scores)
-        score = self.scores[self.objective.score]
-        if self.best is None or score < self.best[0]:
-            self.best = (score, self.step)
-            self._save("best")
+    def _evaluate(self) -> None:
+        if self.record is not None:
+            with self._averaged():
+                self.objective.eval()
+                with torch.no_grad():
+                    self.scores = self.objective.evaluate()
+            self.record.scores(self.step, self.scores)
+            score = self.scores[self.objective.score]
+            if self.best is None or score < self.best[0]:
+                self.best = (score, self.step)
+                self._save("best")
+        if self.parallel:
+            self.accelerator.wait_for_everyone()
 
-    def _checkpoint(self, started: float) -> None:
-        if not self.accelerator.is_main_process:
+    def _checkpoint(self) -> None:
+        if not self.accelerator.is_main_process or self.saved == self.step:
             return
-        seconds = self.seconds + time.monotonic() - started
-        state = {"fingerprint": self.fingerprint, "best": self.best, "seconds": seconds}
+        scaler = self.accelerator.scaler
+        state = {
+            "fingerprint": self.fingerprint,
+            "processes": self.accelerator.num_processes,
+            "best": self.best,
+            "scores": self.scores,
+            "seconds": self.seconds + self._elapsed(),
+        } | ({} if scaler is None else {"scaler": scaler.state_dict()})
         save_checkpoint(
             self.folder / "checkpoints",
             self.step,
@@ -257,6 +341,7 @@ class _Run:
             self.average,
             state,
         )
+        self.saved = self.step
 
     def _save(self, name: str) -> None:
         if not self.accelerator.is_main_process:
@@ -281,10 +366,17 @@ class _Run:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        def stop(*_: Any) -> None:
-            self.stopping = True
-
         previous: dict[int, Any] = {}
+
+        def restore() -> None:
+            while previous:
+                number, handler = previous.popitem()
+                signal.signal(number, handler)
+
+        def stop(number: int, *_: Any) -> None:
+            self.signal = number
+            restore()  # a second signal acts at once
+
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
                 previous[number] = signal.signal(number, stop)
@@ -293,44 +385,7 @@ class _Run:
         try:
             yield
         finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-
-class _Prefetch:
-    """Builds the next batch in a thread while the current one is used."""
-
-    def __init__(self, objective: Objective, accelerator: Accelerator, micro: int) -> None:
-        self._build: Callable[[int], Batch] = lambda index: objective.batch(
-            index, accelerator.process_index
-        )
-        self._device = accelerator.device
-        self._next: tuple[int, list[Batch | BaseException], Thread] | None = None
-
-    def take(self, micro: int) -> Batch:
-        if self._next is not None and self._next[0] == micro:
-            _, box, thread = self._next
-            thread.join()
-            if isinstance(box[0], BaseException):
-                raise box[0]
-            batch = box[0]
-        else:
-            batch = self._build(micro)
-        self._start(micro + 1)
-        return {name: tensor.to(self._device) for name, tensor in batch.items()}
-
-    def _start(self, micro: int) -> None:
-        box: list[Batch | BaseException] = []
-
-        def work() -> None:
-            try:
-                box.append(self._build(micro))
-            except BaseException as error:  # handed to the thread that waits
-                box.append(error)
-
-        thread = Thread(target=work, daemon=True)
-        thread.start()
-        self._next = (micro, box, thread)
+            restore()
 
 
 def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -343,15 +398,3 @@ def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 
 def _clone(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
-
-
-def _tensorboard(folder: Path, figures: dict[str, float], step: int) -> None:
-    from speechadapt.core.errors import MissingExtra
-
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise MissingExtra("track", "trainer.tensorboard=true") from error
-    with SummaryWriter(folder / "tensorboard") as writer:
-        for name, value in figures.items():
-            writer.add_scalar(name, value, step)

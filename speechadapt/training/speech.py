@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechadapt.audio.augment import AugmentConfig, Signal, augment_signal, fit_length
-from speechadapt.core.errors import ConfigError
+from speechadapt.core.errors import ConfigError, DataError, near_misses
 from speechadapt.core.seed import generator
 from speechadapt.data.audio_cache import AudioCache
 from speechadapt.data.batch import BatchConfig, BatchPlan, Row
 from speechadapt.data.corpora import pack
 from speechadapt.data.manifest import Utterance
+
+_SUMMARY_STEPS = 64
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,28 @@ class DataConfig:
     responses: tuple[str, ...] = ()
     edge_s: float = 0.3
     require: Mapping[str, bool] = field(default_factory=dict)
+
+    def problems(self) -> list[str]:
+        """Say where the data pack, a corpus or a split is missing."""
+        try:
+            root = data_root(self)
+        except ConfigError as error:
+            return [str(error)]
+        found = [] if self.train else ["data.train names no corpus; name at least one."]
+        wanted = {"train": "train", "dev": "dev", "noise": "train", "responses": "train"}
+        for key, split in wanted.items():
+            for name in getattr(self, key):
+                try:
+                    pack.load_corpus(root, name, split)
+                except DataError as error:
+                    found.append(f"data.{key}: {error}")
+        return found
+
+    def sources(self) -> dict[str, Path]:
+        """Name the manifests that the run reads, by their path under the root."""
+        root = data_root(self)
+        names = sorted({*self.train, *self.dev, *self.noise, *self.responses})
+        return {f"manifests/{name}.jsonl": root / f"manifests/{name}.jsonl" for name in names}
 
 
 @dataclass(frozen=True)
@@ -85,9 +110,7 @@ class SpeechBatches:
         self.sample_rate = sample_rate
         loaded = pack.load_splits(self.root, data.train, "train")
         self.utterances = [
-            item
-            for item in loaded
-            if (item.text or not transcribed) and _meets(item, data.require)
+            item for item in loaded if (item.text or not transcribed) and _meets(item, data.require)
         ]
         self.plan = BatchPlan(self.utterances, batch, seed)
         self._audio = AudioCache(self.utterances, self._read, sample_rate)
@@ -121,6 +144,20 @@ class SpeechBatches:
     def rows(self, step: int, rank: int) -> list[SpeechRow]:
         """Return the signals and transcripts of one step on one process."""
         return [self._row(row) for row in self.plan.rows(step, rank)]
+
+    def summary(self) -> dict[str, str]:
+        """Say what the corpora hold and how much speech a step takes, the first steps averaged."""
+        parts = {
+            "train": self.utterances,
+            "noise": self._noise_items,
+            "responses": self._response_items,
+        }
+        drawn = [self.plan.rows(step) for step in range(_SUMMARY_STEPS)]
+        seconds = sum(self.plan.seconds(row) for rows in drawn for row in rows) / len(drawn)
+        rows = sum(map(len, drawn)) / len(drawn)
+        return {key: _counted(items) for key, items in parts.items()} | {
+            "a micro-step": f"{seconds:.1f} s of speech in {rows:.1f} rows"
+        }
 
     def dev(self) -> dict[str, list[tuple[Signal, str]]]:
         """Return the dev recordings with their transcripts, by corpus."""
@@ -183,6 +220,31 @@ def data_root(data: DataConfig) -> Path:
     if not (Path(root) / "manifests").is_dir():
         raise ConfigError(f"data.root '{root}' has no folder 'manifests'.")
     return Path(root)
+
+
+def mix_problems(data: DataConfig, batch: BatchConfig) -> list[str]:
+    """Say which corpora the batches name that the data does not.
+
+    Args:
+        data: What a run reads.
+        batch: How its batches are mixed.
+    """
+    return [
+        f"batch.{key} names '{name}', which is not in data.train.{near_misses(name, data.train)}"
+        for key in ("weights", "join_corpora")
+        for name in getattr(batch, key)
+        if name not in data.train
+    ]
+
+
+def _counted(items: Sequence[Utterance]) -> str:
+    seconds: defaultdict[str, float] = defaultdict(float)
+    count = Counter(str(item.extra["corpus"]) for item in items)
+    for item in items:
+        seconds[str(item.extra["corpus"])] += item.duration or 0.0
+    each = [f"{name} {count[name]} ({seconds[name] / 60:.1f} min)" for name in sorted(count)]
+    total = f"{len(items)} items, {sum(seconds.values()) / 60:.1f} min"
+    return f"{total}: {', '.join(each)}" if each else total
 
 
 def _meets(item: Utterance, require: Mapping[str, bool]) -> bool:

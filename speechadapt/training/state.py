@@ -2,8 +2,8 @@
 
 A checkpoint folder `step-<n>` holds `model.safetensors` (trained and frozen tensors of the
 objective), `optimizer.safetensors`, `average.safetensors` where weights are averaged, and
-`state.json`. The file `latest` is written last and names the newest whole checkpoint. Random states
-are not stored: every step seeds its own.
+`state.json`. The folder is filled under another name and renamed when it is whole; the file
+`latest` then names it. Random states are not stored: every step seeds its own.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from speechadapt.core.errors import CheckpointError
-from speechadapt.core.files import atomic_write_text, sync_folder
+from speechadapt.core.files import atomic_write_text, sync_file, sync_folder
 
 
 def save_checkpoint(
@@ -46,11 +47,15 @@ def save_checkpoint(
     temporary = folder / f".tmp-{target.name}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
+    moments = _optimizer_tensors(optimizer)
     save_file(_plain(model), temporary / "model.safetensors")
-    save_file(_optimizer_tensors(optimizer), temporary / "optimizer.safetensors")
+    save_file(moments, temporary / "optimizer.safetensors")
     if average is not None:
         save_file(_plain(average), temporary / "average.safetensors")
-    (temporary / "state.json").write_text(json.dumps({"step": step, **state}, indent=2))
+    counted = {"step": step, "optimizer_tensors": len(moments), **state}
+    (temporary / "state.json").write_text(json.dumps(counted, indent=2))
+    for path in temporary.iterdir():
+        sync_file(path)
     shutil.rmtree(target, ignore_errors=True)
     temporary.rename(target)
     sync_folder(folder)
@@ -61,12 +66,17 @@ def save_checkpoint(
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest whole checkpoint under `folder`, or None."""
+    """Return the newest whole checkpoint under `folder`, or None.
+
+    Where `latest` names a folder that is gone, the newest one that is there is taken.
+    """
     pointer = folder / "latest"
-    if not pointer.is_file():
-        return None
-    target = folder / pointer.read_text().strip()
-    return target if (target / "state.json").is_file() else None
+    if pointer.is_file():
+        target = folder / pointer.read_text(encoding="utf-8").strip()
+        if (target / "state.json").is_file():
+            return target
+    whole = [path for path in folder.glob("step-*") if (path / "state.json").is_file()]
+    return max(whole, default=None)
 
 
 def load_checkpoint(
@@ -78,20 +88,47 @@ def load_checkpoint(
         The stored JSON state and the averaged weights (None where there are none).
 
     Raises:
-        CheckpointError: Tensors are missing or in excess.
+        CheckpointError: A file is missing or cut short, or tensors are missing, in excess or of
+            another shape; nothing is restored then.
     """
-    stored = load_file(target / "model.safetensors")
-    report = model.load_state_dict(stored, strict=False)
-    if report.missing_keys or report.unexpected_keys:
-        raise CheckpointError(
-            f"checkpoint {target.name} does not fit the model: missing "
-            f"{report.missing_keys[:3]}, in excess {report.unexpected_keys[:3]}."
-        )
-    _restore_optimizer(optimizer, load_file(target / "optimizer.safetensors"))
+    state: dict[str, Any] = json.loads((target / "state.json").read_text(encoding="utf-8"))
+    own = model.state_dict()
+    stored = _read(target / "model.safetensors")
+    _must_fit(stored, own, f"{target.name}/model.safetensors")
     average_path = target / "average.safetensors"
-    average = load_file(average_path) if average_path.is_file() else None
-    state: dict[str, Any] = json.loads((target / "state.json").read_text())
+    average = _read(average_path) if average_path.is_file() else None
+    if average is not None:
+        _must_fit(average, own, f"{target.name}/average.safetensors")
+    moments = _read(target / "optimizer.safetensors")
+    if len(moments) != state.get("optimizer_tensors", len(moments)):
+        raise CheckpointError(
+            f"{target.name}/optimizer.safetensors holds {len(moments)} tensors; "
+            f"{state['optimizer_tensors']} were written."
+        )
+    model.load_state_dict(stored)
+    _restore_optimizer(optimizer, moments)
     return state, average
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path.parent.name}/{path.name} cannot be read: {error}.") from error
+
+
+def _must_fit(stored: Mapping[str, Tensor], own: Mapping[str, Tensor], name: str) -> None:
+    missing, excess = sorted(own.keys() - stored.keys()), sorted(stored.keys() - own.keys())
+    if missing or excess:
+        raise CheckpointError(
+            f"{name} does not fit the model: missing {missing[:3]}, in excess {excess[:3]}."
+        )
+    for key, tensor in own.items():
+        if stored[key].shape != tensor.shape:
+            raise CheckpointError(
+                f"{name} does not fit the model: '{key}' is {tuple(stored[key].shape)} in the "
+                f"file and {tuple(tensor.shape)} in the model."
+            )
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

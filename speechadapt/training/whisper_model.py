@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Annotated
 
 import torch
 from transformers import (
@@ -17,6 +18,8 @@ from transformers import (
     WhisperForConditionalGeneration,
     WhisperTokenizer,
 )
+
+from speechadapt.core.limits import Count, Probability, Range
 
 _END = "<|endoftext|>"
 _START = "<|startoftranscript|>"
@@ -40,15 +43,15 @@ class WhisperShape:
         dropout: On the output of every block.
     """
 
-    dim: int = 192
-    encoder_layers: int = 4
-    decoder_layers: int = 2
-    heads: int = 4
-    feed_forward: int = 512
-    window_s: int = 10
-    text_tokens: int = 512
-    target_tokens: int = 160
-    dropout: float = 0.1
+    dim: Count = 192
+    encoder_layers: Count = 4
+    decoder_layers: Count = 2
+    heads: Count = 4
+    feed_forward: Count = 512
+    window_s: Annotated[int, Range(1, 30)] = 10
+    text_tokens: Annotated[int, Range(256)] = 512
+    target_tokens: Count = 160
+    dropout: Probability = 0.1
 
 
 def special_tokens(window_s: int) -> list[str]:

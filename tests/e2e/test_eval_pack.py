@@ -166,3 +166,15 @@ def test_sets_of_another_language_are_left_out_unless_named(tool: ModuleType) ->
     assert "asc/dev" not in tool.choose_sets("dev", [], "en")
     assert "asc/dev" in tool.choose_sets("dev", [], None)
     assert list(tool.choose_sets("dev", ["asc/dev"], "en")) == ["asc/dev"]
+
+
+def test_decoder_options_come_from_the_command_line(tool: ModuleType) -> None:
+    words = ["--model", "x", "--beam", "8", "--option", "alpha=0.7", "--option", "word_list=lm"]
+    arguments = tool.parse(words)
+    assert tool.decoder_options(arguments) == {
+        "word_timestamps": False,
+        "beam_size": 8,
+        "alpha": 0.7,
+        "word_list": "lm",
+    }
+    assert "--beam 8 --option alpha=0.7 --option word_list=lm" in tool.describe_command(arguments)

@@ -1,0 +1,1 @@
+"""Readers of corpora: one file each, from a local folder to utterances."""

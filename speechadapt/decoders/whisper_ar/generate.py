@@ -270,7 +270,11 @@ class Generator:
         return filters
 
     def _rescored(
-        self, frames: Frames, lengths: Lengths, prompts: Tokens, written: Tokens
+        self,
+        frames: Frames,
+        lengths: Lengths,
+        prompts: Int[Tensor, "batch prompt"],
+        written: Int[Tensor, "batch written"],
     ) -> Float[Tensor, "batch written"]:
         """Return the log-probability of each written token under the same filters."""
         begin = prompts.shape[1]

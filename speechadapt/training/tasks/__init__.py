@@ -1,0 +1,1 @@
+"""Training tasks: one file each, a loss and an evaluation."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from speechadapt.audio.augment import AugmentConfig
+from speechadapt.core.limits import Count, NotNegative, Positive, Probability
 from speechadapt.core.seed import derive_seed
 from speechadapt.core.shapes import Frames, Lengths, length_mask
 from speechadapt.data.batch import BatchConfig
@@ -30,7 +31,7 @@ from speechadapt.training.conformer import (
 )
 from speechadapt.training.loop import TrainerConfig
 from speechadapt.training.objective import Batch, Objective
-from speechadapt.training.speech import DataConfig, SpeechBatches
+from speechadapt.training.speech import DataConfig, SpeechBatches, mix_problems
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,11 @@ class QuantiserConfig:
         noise: Deviation of the noise put in place of masked features.
     """
 
-    codes: int = 2048
-    dim: int = 16
-    mask_prob: float = 0.03
-    mask_s: float = 0.36
-    noise: float = 0.1
+    codes: Count = 2048
+    dim: Count = 16
+    mask_prob: Probability = 0.03
+    mask_s: Positive = 0.36
+    noise: NotNegative = 0.1
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,10 @@ class Config:
     model: ConformerConfig = field(default_factory=ConformerConfig)
     quantiser: QuantiserConfig = field(default_factory=QuantiserConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+    def problems(self) -> list[str]:
+        """Say which settings do not fit one another."""
+        return mix_problems(self.data, self.batch)
 
 
 def build(config: Config) -> BestRqObjective:
@@ -144,6 +149,7 @@ class BestRqObjective(Objective):
             config.data, config.batch, config.augment, config.trainer.seed, transcribed=False
         )
         self.ids = self.speech.ids
+        self.skips_parameters = config.model.layer_drop > 0
         self._dev = self.speech.dev()
 
     def batch(self, step: int, rank: int) -> Batch:
@@ -168,6 +174,10 @@ class BestRqObjective(Objective):
         hits = (logits.argmax(-1) == targets).float().mean()
         used = targets.unique().numel() / self.config.quantiser.codes
         return loss, {"accuracy": float(hits), "codes_used": used}
+
+    def summary(self) -> dict[str, str]:
+        """Say what the run reads; see `Objective.summary`."""
+        return self.speech.summary()
 
     def evaluate(self) -> dict[str, float]:
         """Score the loss on dev recordings, with fixed masks."""

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from transformers import Wav2Vec2BertForCTC
 
 from speechadapt.audio.augment import AugmentConfig, Signal
@@ -21,10 +20,11 @@ from speechadapt.training.conformer import (
     save_model,
     stacked_features,
 )
+from speechadapt.training.ctc_loss import ctc_per_label
 from speechadapt.training.loop import TrainerConfig
 from speechadapt.training.objective import Batch, Objective
 from speechadapt.training.scores import corpus_wer
-from speechadapt.training.speech import DataConfig, SpeechBatches
+from speechadapt.training.speech import DataConfig, SpeechBatches, mix_problems
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,22 @@ class Config:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     init: str = ""
     keep_head: bool = False
+
+    def problems(self) -> list[str]:
+        """Say which settings do not fit one another, and where `init` holds no model."""
+        found = mix_problems(self.data, self.batch)
+        if self.init and not (Path(self.init) / "model.safetensors").is_file():
+            found.append(
+                f"init '{self.init}' holds no model.safetensors; give the folder of a trained "
+                f"model, such as the `best` of a pre-training run, or init= for a random start."
+            )
+        return found
+
+    def sources(self) -> dict[str, Path]:
+        """Name the files, besides the manifests, that the result depends on."""
+        return (
+            {"init/model.safetensors": Path(self.init) / "model.safetensors"} if self.init else {}
+        )
 
 
 def build(config: Config) -> CtcObjective:
@@ -81,6 +97,7 @@ class CtcObjective(Objective):
         self.encoder = W2vBertEncoder(self.model.wav2vec2_bert, self.extractor)
         self.speech = SpeechBatches(config.data, config.batch, config.augment, config.trainer.seed)
         self.ids = self.speech.ids
+        self.skips_parameters = config.model.layer_drop > 0
         self._dev = self.speech.dev()
 
     def state_dict(self, *args: object, **kwargs: object) -> dict[str, Tensor]:  # type: ignore[override]
@@ -109,20 +126,18 @@ class CtcObjective(Objective):
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """Return the CTC loss in nats per label and the share of rows too short for their text."""
         frames, lengths = self.encoder(batch["features"], batch["lengths"])
-        logits = self.model.lm_head(self.model.dropout(frames))
-        logprobs = logits.float().log_softmax(-1).transpose(0, 1)
-        loss = functional.ctc_loss(
-            logprobs,
-            batch["labels"],
+        loss, fits = ctc_per_label(
+            self.model.lm_head(self.model.dropout(frames)),
             lengths,
+            batch["labels"],
             batch["label_lengths"],
-            blank=self.alphabet.blank_id,
-            reduction="none",
+            self.alphabet.blank_id,
         )
-        good = torch.isfinite(loss)
-        total = torch.where(good, loss, torch.zeros_like(loss)).sum()
-        per_label = total / (batch["label_lengths"] * good).sum().clamp(min=1)
-        return per_label, {"too_short": float((~good).float().mean())}
+        return loss, {"too_short": float((~fits).float().mean())}
+
+    def summary(self) -> dict[str, str]:
+        """Say what the run reads; see `Objective.summary`."""
+        return self.speech.summary()
 
     def evaluate(self) -> dict[str, float]:
         """Score greedy decoding on the dev sets: WER by corpus and their mean."""

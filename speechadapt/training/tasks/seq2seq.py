@@ -17,14 +17,16 @@ from torch.nn import functional
 from transformers import WhisperFeatureExtractor
 
 from speechadapt.audio.augment import AugmentConfig, Signal, augment_features
+from speechadapt.core.limits import Count, Probability
 from speechadapt.core.seed import generator
 from speechadapt.data.batch import BatchConfig
 from speechadapt.encoders.whisper import WhisperEncoder
 from speechadapt.text import alphabet as alphabets
+from speechadapt.training.ctc_loss import ctc_per_label
 from speechadapt.training.loop import TrainerConfig
 from speechadapt.training.objective import Batch, Objective
 from speechadapt.training.scores import corpus_wer
-from speechadapt.training.speech import DataConfig, SpeechBatches, SpeechRow
+from speechadapt.training.speech import DataConfig, SpeechBatches, SpeechRow, mix_problems
 from speechadapt.training.whisper_model import (
     WhisperShape,
     greedy,
@@ -58,10 +60,14 @@ class Config:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: WhisperShape = field(default_factory=WhisperShape)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    ctc_weight: float = 0.3
-    no_speech_prob: float = 0.03
-    label_smoothing: float = 0.05
-    dev_items: int = 60
+    ctc_weight: Probability = 0.3
+    no_speech_prob: Probability = 0.03
+    label_smoothing: Probability = 0.05
+    dev_items: Count = 60
+
+    def problems(self) -> list[str]:
+        """Say which settings do not fit one another."""
+        return mix_problems(self.data, self.batch)
 
 
 def build(config: Config) -> Seq2SeqObjective:
@@ -127,16 +133,20 @@ class Seq2SeqObjective(Objective):
             ignore_index=_IGNORED,
             label_smoothing=self.config.label_smoothing,
         )
-        logprobs = self.ctc_head(frames).float().log_softmax(-1).transpose(0, 1)
-        each = functional.ctc_loss(
-            logprobs, batch["symbols"], lengths, batch["symbol_lengths"], reduction="none"
+        ctc, _ = ctc_per_label(
+            self.ctc_head(frames),
+            lengths,
+            batch["symbols"],
+            batch["symbol_lengths"],
+            self.alphabet.blank_id,
         )
-        good = torch.isfinite(each)
-        ctc = torch.where(good, each, torch.zeros_like(each)).sum()
-        ctc = ctc / (batch["symbol_lengths"] * good).sum().clamp(min=1)
         weight = self.config.ctc_weight
         figures = {"attention": float(attention.detach()), "ctc": float(ctc.detach())}
         return (1 - weight) * attention + weight * ctc, figures
+
+    def summary(self) -> dict[str, str]:
+        """Say what the run reads; see `Objective.summary`."""
+        return self.speech.summary()
 
     def evaluate(self) -> dict[str, float]:
         """Score greedy decoding on the dev sets: WER by corpus and their mean."""
@@ -193,5 +203,6 @@ class Seq2SeqObjective(Objective):
         longest = self.config.model.window_s * self.speech.sample_rate
         waveforms = [torch.from_numpy(signal[:longest]).to(self.device) for signal in signals]
         frames, _ = self._encoder[0].encode(waveforms)
-        rows = greedy(self.model, frames, self.prefix, 60)
+        most = min(60, self.config.model.target_tokens - len(self.prefix))
+        rows = greedy(self.model, frames, self.prefix, most)
         return [self.tokenizer.decode(row, skip_special_tokens=True).strip() for row in rows]

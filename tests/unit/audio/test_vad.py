@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ def scores(*runs: tuple[int, float]) -> np.ndarray:
 
 def test_speech_lies_between_the_first_and_last_high_window() -> None:
     high = scores((10, 0.1), (20, 0.9), (30, 0.1))
-    assert spans_of(high, 60 * HOP_S, OPTIONS) == [Span(pytest.approx(0.32), pytest.approx(0.96))]
+    assert spans_of(high, 60 * HOP_S, OPTIONS) == [Span(0.32, 0.96)]
 
 
 def test_a_short_pause_does_not_end_a_span() -> None:
@@ -63,7 +64,7 @@ def test_spans_are_in_order_apart_and_long_enough(runs: list[tuple[int, float]])
     values = scores(*runs) if runs else np.zeros(0, dtype=np.float32)
     spans = spans_of(values, len(values) * HOP_S, OPTIONS)
     assert all(span.duration_s > 0.25 for span in spans)
-    for before, after in zip(spans, spans[1:], strict=False):
+    for before, after in pairwise(spans):
         assert after.start_s - before.end_s >= 0.5 - 1e-9
     loud = np.flatnonzero(values >= 0.5)
     for span in spans:

@@ -97,6 +97,16 @@ def test_native_range_ends_eight_decades_below_the_clips_own_loudest_frame():
     assert float(spans[0]) < 2.0
 
 
+def test_native_range_ignores_what_only_frames_past_the_clip_can_see(signal):
+    clip = 1e-4 * signal(8159)  # 50 whole hops; the last samples lie beyond frame 49
+    clip[-1] = 1.0
+    alone, _ = whisper_log_mel([clip], whisper_extractor(), "native")
+    together, _ = whisper_log_mel([clip, signal(16000)], whisper_extractor(), "native")
+    full, _ = whisper_log_mel([clip], whisper_extractor(), "full")
+    torch.testing.assert_close(together[0, :, :50], alone[0], rtol=0, atol=1e-6)
+    assert float(full.amax() - alone.amax()) > 0.5
+
+
 def test_native_log_mel_of_a_batch_equals_its_clips_and_is_zero_past_them(signal):
     clips = [signal(count, seed) for seed, count in enumerate((16000, 31841, 5431, 160, 1))]
     features, lengths = whisper_log_mel(clips, whisper_extractor(), "native")

@@ -67,7 +67,7 @@ def test_special_tokens_stand_in_whispers_order():
 
 def test_languages_and_tasks_the_model_lacks_are_refused():
     found = vocabulary()
-    with pytest.raises(ConfigError, match="does not know the language 'dee'. Did you mean de"):
+    with pytest.raises(ConfigError, match=r"does not know the language 'dee'\. Did you mean de"):
         found.check("dee", "transcribe")
     single = vocabulary(is_multilingual=False)
     with pytest.raises(ConfigError, match="language 'de' was asked of a model that has one"):

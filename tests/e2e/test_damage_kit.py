@@ -1,0 +1,85 @@
+"""Every way a recording can be spoiled, in one folder: the table holds and no good file suffers."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from speechadapt.cli.main import main
+from tests.damage import Damage, write_damage_kit
+from tests.e2e.fake_recogniser import HOOK
+
+LONGER_THAN_THE_WINDOW_S = 20.0
+
+
+@pytest.fixture(scope="module")
+def kit(
+    tmp_path_factory: pytest.TempPathFactory, demo_clips: Path
+) -> tuple[int, dict[str, dict], tuple[Damage, ...], Path]:
+    """Transcribe the kit once; return exit code, rows by name, the table and the output folder."""
+    folder = tmp_path_factory.mktemp("kit")
+    clip = sorted(demo_clips.glob("connected*.flac"))[0]
+    table = write_damage_kit(clip, folder / "in", silence_s=LONGER_THAN_THE_WINDOW_S)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPEECHADAPT_LOADER", HOOK)
+        with pytest.raises(SystemExit) as ended:
+            main(["transcribe", str(folder / "in"), "-o", str(folder / "out")])
+    lines = (folder / "out/transcripts.jsonl").read_bytes().splitlines()
+    rows = [json.loads(line.decode("utf-8", "surrogateescape")) for line in lines]
+    found = {row["audio_filepath"]: row for row in rows}
+    assert len(found) == len(rows)
+    return int(ended.value.code or 0), found, table, folder / "out"
+
+
+def test_every_file_has_one_row_and_the_exit_code_tells(kit):
+    code, found, table, _ = kit
+    assert set(found) == {row.name for row in table}
+    assert code == 3
+
+
+def test_status_and_reason_are_those_of_the_table(kit):
+    _, found, table, _ = kit
+    wrong = []
+    for row in table:
+        got = found[row.name]
+        # The stand-in names every sound a pitch, so the guards may doubt a good text.
+        status = "ok" if got["status"] == "flagged" else got["status"]
+        if (status, got["reason"]) != (row.status, row.reason):
+            wrong.append(f"{row.name!r}: {got['status']} {got['reason']}")
+        if not set(row.flags) <= set(got["flags"]):
+            wrong.append(f"{row.name!r}: flags {got['flags']}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_good_files_are_transcribed_alike_in_every_container(kit):
+    _, found, table, output = kit
+    good = [row.name for row in table if row.has_speech]
+    assert len(good) >= 15
+    for name in good:
+        assert found[name]["pred_text"].startswith("pitch"), name
+        assert (output / os.path.splitext(name)[0]).parent.is_dir()
+    assert found["eight_channels.wav"]["pred_text"] == found["good.flac"]["pred_text"]
+    assert found["pcm_24.wav"]["pred_text"] == found["good.flac"]["pred_text"]
+
+
+def test_partial_files_keep_the_text_of_what_could_be_decoded(kit):
+    _, found, table, output = kit
+    listed = (output / ".speechadapt/failed.jsonl").read_bytes().splitlines()
+    failed = {json.loads(line.decode("utf-8", "surrogateescape"))["id"] for line in listed}
+    for row in table:
+        if row.status == "partial":
+            assert found[row.name]["pred_text"], row.name
+        assert (row.name in failed) == (row.status in ("partial", "failed")), row.name
+
+
+def test_failed_files_have_no_text_and_no_outputs(kit):
+    _, found, table, output = kit
+    shared = {os.path.splitext(row.name)[0] for row in table if row.status != "failed"}
+    for row in table:
+        if row.status == "failed":
+            assert found[row.name]["pred_text"] is None
+            stem = os.path.splitext(row.name)[0]
+            assert stem in shared or not (output / f"{stem}.txt").exists(), row.name

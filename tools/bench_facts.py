@@ -1,0 +1,260 @@
+"""What the measuring tools share: claims with their bars, and the facts beside every figure.
+
+A claim is one line of the README's speed table. A tool measures it, `result` puts the figure beside
+the date, the command and the machine, and `gen_results.py` renders the file. A bar is written here
+once; whether it is met is always computed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import re
+import shlex
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from speechadapt.core.errors import ConfigError, near_misses
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = "SPEECHADAPT_DATA"
+MISSING = "not yet measured"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One figure that is measured and shown.
+
+    Args:
+        label: What it is, as the table says it.
+        file: The file of `docs/results` that holds it.
+        unit: Written after the figure.
+        bar: The value to reach; None where the figure is only shown.
+        at_least: The figure must be at least the bar; otherwise at most.
+    """
+
+    label: str
+    file: str
+    unit: str = ""
+    bar: float | None = None
+    at_least: bool = False
+
+    def met(self, value: float) -> bool | None:
+        """Say whether a figure reaches the bar; None where there is no bar."""
+        if self.bar is None:
+            return None
+        return value >= self.bar if self.at_least else value <= self.bar
+
+    @property
+    def bar_text(self) -> str:
+        """The bar in words, such as `<= 0.05`."""
+        if self.bar is None:
+            return "-"
+        return f"{'>=' if self.at_least else '<='} {number(self.bar)}{self.unit}"
+
+
+CLAIMS = {
+    "transcribe_cold": Claim(
+        "`speechadapt transcribe`, 200 real clips, end-to-end RTF from process start to exit, cold",
+        "transcribe.json",
+        bar=0.05,
+    ),
+    "transcribe_warm": Claim("... the same with warm file caches", "transcribe.json"),
+    "transcribe_model": Claim("... the model alone, loaded and warm", "transcribe.json"),
+    "pipeline_equal_padding": Claim(
+        "mini-whisper, time against the transformers pipeline, equal padding and search",
+        "bench.json",
+        unit="x",
+        bar=1.05,
+    ),
+    "pipeline_defaults": Claim(
+        "... with our default options (temperature fallback) against the same", "bench.json", "x"
+    ),
+    "native_encoder": Claim(
+        "Whisper-tiny geometry, 12 tokens: encoder at native length, times faster than the "
+        "pipeline's",
+        "bench.json",
+        unit="x",
+        bar=4.0,
+        at_least=True,
+    ),
+    "native_whole": Claim("... features and decoding included", "bench.json", "x"),
+    "native_small": Claim(
+        "5 s clip through a Whisper-small-sized encoder, native time over padded time",
+        "native.json",
+        bar=0.2,
+    ),
+    "memory_long": Claim(
+        "resident memory for 3 h of audio, above that for 3 min", "memory.json", " MB", bar=300.0
+    ),
+    "memory_files": Claim(
+        "... growth over the second half of 2,000 files, per 1,000 files", "memory.json", " MB"
+    ),
+    "kill": Claim(
+        "`kill -9` at ten random moments and resume: items lost, doubled or different",
+        "kill.json",
+        bar=0.0,
+    ),
+}
+
+
+def figure(claim: str, values: Sequence[float], method: str) -> dict[str, Any]:
+    """Return the median of repeated measurements of a claim, with the smallest and the largest.
+
+    Args:
+        claim: A name of `CLAIMS`.
+        values: One value per repeat.
+        method: How they were made, in words.
+
+    Raises:
+        ConfigError: Nobody makes such a claim.
+    """
+    if claim not in CLAIMS:
+        raise ConfigError(f"there is no claim '{claim}'.{near_misses(claim, CLAIMS)}")
+    return {
+        "claim": claim,
+        "value": statistics.median(values),
+        "low": min(values),
+        "high": max(values),
+        "method": f"median, min and max of {len(values)} {method}",
+    }
+
+
+def result(
+    command: str,
+    environment: dict[str, Any],
+    figures: Sequence[dict[str, Any]],
+    details: dict[str, Any],
+    quick: bool = False,
+) -> dict[str, Any]:
+    """Return what a tool writes to `docs/results`, JSON types only.
+
+    Args:
+        command: As `describe_command` gives it.
+        environment: As `environment` gives it.
+        figures: As `figure` gives them.
+        details: Everything else that was measured.
+        quick: Whether it was a smoke run, which no table may show.
+    """
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "command": command,
+        "quick": quick,
+        **environment,
+        "figures": list(figures),
+        "details": details,
+    }
+
+
+def environment(device: str, dtype: str, threads: int, batch: str) -> dict[str, Any]:
+    """Say what a measurement ran on.
+
+    Args:
+        device: A torch device.
+        dtype: Number format of the arithmetic.
+        threads: CPU threads of torch.
+        batch: Clips per batch, or how batches are made.
+    """
+    from importlib.metadata import version
+
+    name = device
+    if device.startswith("cuda"):
+        import torch
+
+        name = f"{device} ({torch.cuda.get_device_name(device)})"
+    return {
+        "device": name,
+        "processor": f"{processor()}, {os.cpu_count()} cores",
+        "dtype": dtype,
+        "threads": threads,
+        "batch": batch,
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "transformers": version("transformers"),
+    }
+
+
+def processor() -> str:
+    """Return the processor's model, or its architecture where the system does not name it."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        text = ""
+    found = re.search(r"^model name\s*:\s*(.+)$", text, flags=re.MULTILINE)
+    return found.group(1).strip() if found else platform.machine()
+
+
+def describe_command(script: str, words: Sequence[str], pack: bool = False) -> str:
+    """Return the command that repeats a measurement, without the places of one machine.
+
+    The data pack is always written as its environment variable.
+
+    Args:
+        script: The tool's file name.
+        words: Its arguments as given.
+        pack: Whether the pack was read, so that it is named also where the environment gave it.
+    """
+    shown: list[str] = []
+    before = ""
+    for word in words:
+        name, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        option = name if equals else before
+        value = f"${DATA}" if option == "--data" else public_place(value) if value else value
+        shown.append(f"{name}{equals}{value}")
+        before = word
+    if pack and not any(word.startswith("--data") for word in shown):
+        shown += ["--data", f"${DATA}"]
+    return " ".join(["python", f"tools/{script}", *(_quoted(word) for word in shown)])
+
+
+def public_place(text: str) -> str:
+    """Return a path as anyone may read it; a text that is no path of this machine stays as it is.
+
+    Inside the repository a path is relative to its root, inside the data pack to the pack, and of
+    any other only the name is kept.
+    """
+    path = Path(text).expanduser()
+    outside = path.is_absolute() or text.startswith((".", "~"))
+    if not outside:
+        return text
+    whole = path.resolve()
+    if whole.is_relative_to(ROOT):
+        return whole.relative_to(ROOT).as_posix()
+    pack = os.environ.get(DATA)
+    if pack and whole.is_relative_to(Path(pack).resolve()):
+        return f"${DATA}/{whole.relative_to(Path(pack).resolve()).as_posix()}"
+    return whole.name
+
+
+def number(value: float) -> str:
+    """Write a figure with three digits that count, never in powers of ten."""
+    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 4
+    text = f"{value:.{digits}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def verdict(claim: str, value: float) -> str:
+    """Return `met`, `missed`, or `-` for a claim without a bar."""
+    met = CLAIMS[claim].met(value)
+    return "-" if met is None else "met" if met else "missed"
+
+
+def print_figures(figures: Sequence[dict[str, Any]]) -> bool:
+    """Print figures with their bars; return whether every bar is met."""
+    for one in figures:
+        claim = CLAIMS[one["claim"]]
+        values = [number(one[key]) for key in ("value", "low", "high")]
+        print(
+            f"{claim.label}: {values[0]}{claim.unit} [{values[1]}, {values[2]}] ({one['method']})"
+        )
+        if claim.bar is not None:
+            print(f"    bar {claim.bar_text}: {verdict(one['claim'], one['value'])}")
+    return all(CLAIMS[one["claim"]].met(one["value"]) is not False for one in figures)
+
+
+def _quoted(word: str) -> str:
+    return f'"{word}"' if f"${DATA}" in word else shlex.quote(word)
