@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 from bench_clips import Clips, find_pack, short_clips
-from bench_facts import describe_command, environment, figure, print_figures, result
+from bench_facts import describe_command, environment, figure, print_figures, public_place, result
 from bench_models import QUICK, WHISPER_TINY, write_random
 from bench_sides import STAGES, Ours, Pass, Pipeline, Side, alternate
 
@@ -158,7 +158,8 @@ def measure(arguments: argparse.Namespace, words: Sequence[str]) -> dict[str, An
         folder = random if arguments.quick else find_model(arguments.model, offline=True)
         trained_report = equal_padding(arguments, folder, clips)
         random_report = native_length(arguments, random, clips)
-    details = {"equal_padding": trained_report, "native_length": random_report}
+    name = "random weights" if arguments.quick else public_place(arguments.model)
+    details = {"model": name, "equal_padding": trained_report, "native_length": random_report}
     command = describe_command("bench.py", words, pack is not None)
     return result(command, facts, figures(trained_report, random_report), details, arguments.quick)
 

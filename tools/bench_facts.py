@@ -201,7 +201,7 @@ def describe_command(script: str, words: Sequence[str], pack: bool = False) -> s
     shown: list[str] = []
     before = ""
     for word in words:
-        name, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        name, equals, value = word.partition("=") if "=" in word else ("", "", word)
         option = name if equals else before
         value = f"${DATA}" if option == "--data" else public_place(value) if value else value
         shown.append(f"{name}{equals}{value}")

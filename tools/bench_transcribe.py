@@ -28,7 +28,15 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bench_clips import ClipFolder, find_pack, write_folder
-from bench_facts import ROOT, describe_command, environment, figure, print_figures, result
+from bench_facts import (
+    ROOT,
+    describe_command,
+    environment,
+    figure,
+    print_figures,
+    public_place,
+    result,
+)
 
 from speechadapt.core.errors import JobError, SpeechadaptError
 from speechadapt.core.files import atomic_write_json
@@ -152,6 +160,7 @@ def report(
         figure("transcribe_model", [one["model_rtf"] for one in runs["warm"]], "warm runs"),
     ]
     details = {
+        "model": public_place(arguments.model) if arguments.model else "the bundled default",
         "clips": folder.count,
         "audio_s": round(folder.audio_s, 2),
         "source": folder.source,

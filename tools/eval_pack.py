@@ -13,7 +13,6 @@ import argparse
 import datetime
 import json
 import os
-import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,8 +21,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench_facts import describe_command as public_command
+from bench_facts import public_place
+
 from speechadapt.core.errors import ConfigError, SpeechadaptError, near_misses
-from speechadapt.core.files import atomic_write_json
+from speechadapt.core.files import atomic_write_json, hash_file
 
 if TYPE_CHECKING:
     from speechadapt.audio.span import Signal
@@ -245,7 +247,8 @@ def report(
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "command": describe_command(arguments),
-        "model": recogniser.name,
+        "model": public_place(recogniser.name),
+        "weights_sha256": weights_hash(str(arguments.model)),
         "fingerprint": recogniser.fingerprint(),
         "environment": environment.line,
         "threads": torch.get_num_threads(),
@@ -253,16 +256,24 @@ def report(
     }
 
 
+def weights_hash(model: str) -> str | None:
+    """Return the hash of a local model's weights file, which says what exactly was measured."""
+    from speechadapt.models.card import bundled_models
+
+    weights = bundled_models().get(model, Path(model)) / "model.safetensors"
+    return hash_file(weights) if weights.is_file() else None
+
+
 def describe_command(arguments: argparse.Namespace) -> str:
     """Return the command that repeats the measurement, without the places of one machine."""
-    words = ["python", "tools/eval_pack.py", "--model", str(arguments.model)]
-    words += ["--split", arguments.split]
+    words = ["--model", str(arguments.model), "--split", arguments.split]
     words += ["--sets", *arguments.sets] if arguments.sets else []
     words += ["--beam", str(arguments.beam)] if arguments.beam is not None else []
-    words += ["--lm", arguments.lm.name] if arguments.lm is not None else []
+    words += ["--lm", str(arguments.lm)] if arguments.lm is not None else []
     words += [word for text in arguments.option for word in ("--option", text)]
     words += ["--normaliser", arguments.normaliser, "--device", arguments.device]
-    return shlex.join(words)
+    words += ["--output", str(arguments.output)] if arguments.output is not None else []
+    return public_command("eval_pack.py", words, pack=True)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -29,7 +29,7 @@ from speechadapt.models.card import bundled_models, table
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
-NOTE = "<!-- Written by tools/gen_results.py from docs/results: run `make docs`, do not edit. -->"
+NOTE = "<!-- Written by tools/gen_results.py from the files of docs/results; do not edit. -->"
 
 SETS = {
     "fsdd/test_speaker": "FSDD digits, unseen speaker",
@@ -49,11 +49,15 @@ class Recogniser:
 
     Args:
         label: As the table says it.
+        model: The bundled model.
+        search: How it decodes, as `search_of` says it.
         file: The file of `docs/results` with its scores.
         bars: The highest word error rate allowed, by set.
     """
 
     label: str
+    model: str
+    search: str
     file: str
     bars: Mapping[str, float] = field(default_factory=dict)
 
@@ -61,6 +65,8 @@ class Recogniser:
 RECOGNISERS = (
     Recogniser(
         "mini-usm, greedy",
+        "mini-usm",
+        "greedy",
         "mini-usm.json",
         {
             "fsdd/test_speaker": 0.08,
@@ -73,11 +79,15 @@ RECOGNISERS = (
     ),
     Recogniser(
         "mini-usm, beam and an n-gram of the training sentences",
+        "mini-usm",
+        "beam and n-gram",
         "mini-usm-beam.json",
         {"orders": 0.15},
     ),
     Recogniser(
         "mini-whisper, padded",
+        "mini-whisper",
+        "padded",
         "mini-whisper.json",
         {
             "fsdd/test_speaker": 0.10,
@@ -93,8 +103,8 @@ POCKETSPHINX = {"fsdd/test_speaker": 0.88, "connected": 0.99, "orders": 0.37, "w
 POCKETSPHINX_RTF = "0.16 to 0.58"
 POCKETSPHINX_LABEL = "PocketSphinx, its own model (a)"
 POCKETSPHINX_NOTE = (
-    "(a) PocketSphinx with its own model on clips of these kinds (digits, connected digits, orders, "
-    "wake words): measured earlier off the shelf, not re-run here."
+    "(a) PocketSphinx with its own model on clips of these kinds (digits, connected digits, "
+    "orders, wake words): measured earlier off the shelf, not re-run here."
 )
 
 
@@ -140,16 +150,37 @@ class Results:
         places = [word for word in shlex.split(str(content.get("command", ""))) if is_place(word)]
         if places:
             yield f"names {', '.join(places)} in its command; such a place is of one machine."
-        weights, model = content.get("weights_sha256"), content.get("model")
-        if weights and model in self.models:
-            now = hash_file(self.models[model] / "model.safetensors")
-            if now != weights:
-                yield f"was measured with other weights of {model} than the bundled ones."
+        for recogniser in RECOGNISERS:
+            if recogniser.file == name:
+                yield from self._score_problems(recogniser, content)
+
+    def _score_problems(self, recogniser: Recogniser, content: Mapping[str, Any]) -> Iterator[str]:
+        search = search_of(content["fingerprint"]["decoder"])
+        if search != recogniser.search:
+            yield f"was decoded as '{search}', not '{recogniser.search}'."
+        folder = self.models.get(recogniser.model)
+        if folder is None:
+            yield f"holds scores of {recogniser.model}, which is not bundled."
+        elif hash_file(folder / "model.safetensors") != content.get("weights_sha256"):
+            yield f"was measured with other weights than those bundled as {recogniser.model}."
+        labels = {label for one in content["sets"] for label in one["normalisers"]}
+        others = sorted(label for label in labels if not label.startswith("verbatim "))
+        if others:
+            yield f"was scored with the normaliser {', '.join(others)}, not verbatim."
+
+
+def search_of(decoder: Mapping[str, Any]) -> str:
+    """Say how a decoder searched, from the settings in a fingerprint."""
+    if decoder["name"] == "whisper_ar":
+        return "padded" if decoder["padding"] == "full" else "native length"
+    if decoder["lm"]:
+        return "beam and n-gram"
+    return "greedy" if decoder["beam_size"] in (None, 1) and not decoder["word_list"] else "beam"
 
 
 def is_place(word: str) -> bool:
     """Say whether a word of a command is an absolute path, or one that leaves the repository."""
-    value = word.partition("=")[2] if word.startswith("--") else word
+    value = word.rpartition("=")[2]
     return value.startswith(("/", "~", "../"))
 
 

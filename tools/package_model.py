@@ -17,12 +17,20 @@ import shutil
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from speechadapt.core.errors import DataError, SpeechadaptError
 from speechadapt.core.files import atomic_write_text, hash_file, read_lines
-from speechadapt.models.card import Corpus, ModelCard, Score, render_card, write_card
+from speechadapt.models.card import (
+    Corpus,
+    ModelCard,
+    Score,
+    render_card,
+    scores_from_report,
+    write_card,
+)
 
 PRETRAINED = Path(__file__).resolve().parents[1] / "speechadapt" / "pretrained"
 FAMILIES = {
@@ -39,7 +47,9 @@ def copy_run(run: Path, target: Path) -> None:
     target.mkdir(parents=True)
     for source in sorted((run / "best").iterdir()):
         if source.name not in LEFT_OUT:
-            shutil.copyfile(source, target / source.name)
+            copy = target / source.name
+            shutil.copyfile(source, copy)
+            copy.chmod(0o644)
 
 
 def training_ids(runs: Sequence[Path]) -> list[str]:
@@ -68,6 +78,7 @@ def corpora(root: Path, ids: set[str]) -> tuple[Corpus, ...]:
         Corpus(
             name=name,
             split="train",
+            items=len(members),
             hours=round(sum(row["duration"] for row in members) / 3600, 3),
             licence=", ".join(sorted({row["licence"] for row in members})),
             manifest_sha256=hash_file(root / "manifests" / f"{name}.jsonl"),
@@ -76,29 +87,19 @@ def corpora(root: Path, ids: set[str]) -> tuple[Corpus, ...]:
     )
 
 
-def scores(files: Sequence[Path]) -> tuple[tuple[Score, ...], dict[str, str]]:
+def scores(files: Sequence[Path]) -> tuple[tuple[Score, ...], tuple[str, ...]]:
     """Read scores and the commands that measured them from evaluation files."""
     found: list[Score] = []
-    commands: dict[str, str] = {}
+    commands: list[str] = []
     for path in files:
         report = json.loads(path.read_text())
-        decoding = " (beam and n-gram)" if "--lm" in report["command"] else ""
-        for one in report["sets"]:
-            name = one["set"] + decoding
-            interval = one["wer_interval"]
-            found.append(
-                Score(
-                    test_set=name,
-                    metric="wer",
-                    value=one["wer"],
-                    low=interval["low"],
-                    high=interval["high"],
-                    items=len(one["items"]),
-                    note=f"{one['note']}; {report['date']}, {report['environment']}",
-                )
-            )
-            commands[name] = report["command"]
-    return tuple(found), commands
+        commands.append(report["command"])
+        decoding = " (beam, n-gram)" if "--lm" in report["command"] else ""
+        measured = f"measured {report['date']} on {report['environment']}"
+        for score in scores_from_report(report):
+            note = "; ".join(part for part in (score.note, measured) if part)
+            found.append(replace(score, test_set=score.test_set + decoding, note=note))
+    return tuple(found), tuple(commands)
 
 
 def package(arguments: argparse.Namespace) -> ModelCard:
@@ -128,6 +129,8 @@ def package(arguments: argparse.Namespace) -> ModelCard:
         scores=measured,
         limits=tuple(arguments.limits.read_text().strip().splitlines()),
         commands=commands,
+        step=json.loads((arguments.run / "best" / "training.json").read_text())["step"],
+        weights_sha256=hash_file(target / "model.safetensors"),
     )
     write_card(target, card)
     atomic_write_text(target / "README.md", render_card(card))

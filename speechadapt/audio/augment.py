@@ -59,7 +59,7 @@ class AugmentConfig:
     gain_db: Interval = (-10.0, 6.0)
     unit_db: Positive = 10.0
     tilt_db: NotNegative = 6.0
-    formant: Annotated[float, Range(0, 0.5)] = 0.12
+    formant: Annotated[float, Range(0.0, 0.5)] = 0.12
     tempo: PositiveInterval = (0.85, 1.2)
     time_masks: CountOrNone = 2
     time_mask_rate: Probability = 0.08

@@ -47,14 +47,14 @@ class Range:
         return None
 
 
-Probability: TypeAlias = Annotated[float, Range(0, 1)]
-Positive: TypeAlias = Annotated[float, Range(above=0)]
-NotNegative: TypeAlias = Annotated[float, Range(0)]
-Count: TypeAlias = Annotated[int, Range(1)]
-CountOrNone: TypeAlias = Annotated[int, Range(0)]
+Probability: TypeAlias = Annotated[float, Range(0.0, 1.0)]
+Positive: TypeAlias = Annotated[float, Range(above=0.0)]
+NotNegative: TypeAlias = Annotated[float, Range(0.0)]
+Count: TypeAlias = Annotated[int, Range(1.0)]
+CountOrNone: TypeAlias = Annotated[int, Range(0.0)]
 Interval: TypeAlias = Annotated[tuple[float, float], Range()]
-PositiveInterval: TypeAlias = Annotated[tuple[float, float], Range(above=0)]
-NotNegativeInterval: TypeAlias = Annotated[tuple[float, float], Range(0)]
+PositiveInterval: TypeAlias = Annotated[tuple[float, float], Range(above=0.0)]
+NotNegativeInterval: TypeAlias = Annotated[tuple[float, float], Range(0.0)]
 
 
 def _shown(value: Any) -> str:

@@ -52,7 +52,7 @@ class BatchConfig:
     max_s: Positive = 16.0
     weights: Mapping[str, NotNegative] = field(default_factory=dict)
     join_prob: Probability = 0.0
-    join_ramp: Annotated[tuple[int, int], Range(0)] = (0, 1)
+    join_ramp: Annotated[tuple[int, int], Range(0.0)] = (0, 1)
     join_s: PositiveInterval = (1.5, 8.0)
     join_gap_s: NotNegativeInterval = (0.0, 0.25)
     join_corpora: tuple[str, ...] = ()

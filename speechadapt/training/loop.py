@@ -70,7 +70,7 @@ class TrainerConfig:
     warmup_steps: CountOrNone = 100
     final_rate: Probability = 0.02
     weight_decay: NotNegative = 0.01
-    betas: Annotated[tuple[float, float], Range(0, 1)] = (0.9, 0.98)
+    betas: Annotated[tuple[float, float], Range(0.0, 1.0)] = (0.9, 0.98)
     clip_norm: Positive = 1.0
     accumulate: Count = 1
     precision: Literal["no", "bf16", "fp16"] = "no"

@@ -48,8 +48,8 @@ class WhisperShape:
     decoder_layers: Count = 2
     heads: Count = 4
     feed_forward: Count = 512
-    window_s: Annotated[int, Range(1, 30)] = 10
-    text_tokens: Annotated[int, Range(256)] = 512
+    window_s: Annotated[int, Range(1.0, 30.0)] = 10
+    text_tokens: Annotated[int, Range(256.0)] = 512
     target_tokens: Count = 160
     dropout: Probability = 0.1
 

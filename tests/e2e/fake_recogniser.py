@@ -53,7 +53,7 @@ class PitchRecogniser:
             os.kill(os.getpid(), signal.SIGKILL)
         if os.environ.get("FAKE_HANG_AT_HZ") == pitch:
             time.sleep(60)
-        words = [f"pitch{pitch}", f"length{round(seconds * 100)}"]
+        words = [f"p{pitch}", f"l{round(seconds * 100)}"]
         return Hypothesis(
             text=" ".join(words),
             words=(

@@ -81,7 +81,8 @@ class WhisperDecoder(Decoder):
     @classmethod
     def tiny(cls, dim: int) -> WhisperDecoder:
         """Make one with random weights and a byte-level tokenizer."""
-        return cls(tiny_network(dim), tiny_tokenizer()).eval()
+        options = WhisperOptions(sample_len=8, temperature=(0.0, 0.6))
+        return cls(tiny_network(dim), tiny_tokenizer(), options).eval()
 
     def settings(self) -> dict[str, Any]:
         """Return the options and the model's own token rules."""

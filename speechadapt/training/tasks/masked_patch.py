@@ -175,7 +175,8 @@ class MaskedPatchObjective(Objective):
 
     def _inputs(self, signals: list[np.ndarray], seed: int) -> Batch:
         window = self.config.model.window_frames * 160
-        features, _ = ast_fbank([torch.from_numpy(item[:window]) for item in signals], self.extractor)
+        clips = [torch.from_numpy(item[:window]) for item in signals]
+        features, _ = ast_fbank(clips, self.extractor)
         random = torch.Generator().manual_seed(seed)
         patches = self.places.shape[0]
         order = torch.rand(len(signals), patches, generator=random).argsort(1)
