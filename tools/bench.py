@@ -35,6 +35,7 @@ from speechadapt.core.files import atomic_write_json
 from speechadapt.models.build import find_model
 
 TOKENS = 12
+CLIPS, LEAST_ROUNDS = 200, 3  # of less it is a smoke run
 GREEDY: dict[str, Any] = {
     "temperature": (0.0,),
     "compression_ratio_threshold": None,
@@ -147,6 +148,7 @@ def figures(trained: dict[str, Any], random: dict[str, Any]) -> list[dict[str, A
 def measure(arguments: argparse.Namespace, words: Sequence[str]) -> dict[str, Any]:
     """Run both comparisons."""
     pack = find_pack(arguments.data)
+    folder = None if arguments.quick else find_model(arguments.model, offline=True)
     clips = short_clips(pack, arguments.clips)
     torch.set_num_threads(arguments.threads)
     facts = environment(
@@ -155,20 +157,25 @@ def measure(arguments: argparse.Namespace, words: Sequence[str]) -> dict[str, An
     print(", ".join(f"{name} {value}" for name, value in facts.items()))
     with TemporaryDirectory() as temporary:
         random = write_random(QUICK if arguments.quick else WHISPER_TINY, Path(temporary) / "r")
-        folder = random if arguments.quick else find_model(arguments.model, offline=True)
-        trained_report = equal_padding(arguments, folder, clips)
+        trained_report = equal_padding(arguments, folder or random, clips)
         random_report = native_length(arguments, random, clips)
     name = "random weights" if arguments.quick else public_place(arguments.model)
-    details = {"model": name, "equal_padding": trained_report, "native_length": random_report}
+    details = {
+        "model": name,
+        "source": f"{len(clips.waveforms)} clips: {clips.source}",
+        "equal_padding": trained_report,
+        "native_length": random_report,
+    }
     command = describe_command("bench.py", words, pack is not None)
-    return result(command, facts, figures(trained_report, random_report), details, arguments.quick)
+    smoke = arguments.quick or arguments.clips < CLIPS or arguments.rounds < LEAST_ROUNDS
+    return result(command, facts, figures(trained_report, random_report), details, smoke)
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="mini-whisper", help="bundled name or folder")
     parser.add_argument("--data", type=Path, help="the pack's folder (default: SPEECHADAPT_DATA)")
-    parser.add_argument("--clips", type=int, default=200)
+    parser.add_argument("--clips", type=int, default=CLIPS)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)

@@ -22,13 +22,15 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
+from bench_facts import CLAIMS, describe_command, environment
+from bench_facts import result as file_header
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
 from speechadapt.core.files import atomic_write_json
 from speechadapt.core.seed import generator
 from speechadapt.encoders.whisper import WhisperEncoder
 
-BAR = 0.2  # native may cost at most a fifth of padded
+BAR = CLAIMS["native_small"].bar  # of the time of the padded window
 GEOMETRIES = {
     "whisper-tiny": {"d_model": 384, "encoder_layers": 4, "heads": 6, "ffn": 1536},
     "whisper-small": {"d_model": 768, "encoder_layers": 12, "heads": 12, "ffn": 3072},
@@ -137,6 +139,24 @@ def report(arguments: argparse.Namespace, seconds: dict[str, dict[str, list[floa
     }
 
 
+def published(arguments: argparse.Namespace, words: Sequence[str], result: dict) -> dict:
+    """Add what `gen_results.py` shows: date, command, device and the claim."""
+    facts = environment(
+        arguments.device, arguments.dtype, torch.get_num_threads(), str(arguments.batch)
+    )
+    ratio = result["ratio_encode"]
+    claim = {
+        "claim": "native_small",
+        "value": ratio["median"],
+        "low": ratio["low"],
+        "high": ratio["high"],
+        "method": f"ratio of medians, 95 % bootstrap over {arguments.rounds} alternating rounds",
+    }
+    figures = [claim] if arguments.geometry == "whisper-small" else []
+    command = describe_command("bench_native.py", words)
+    return file_header(command, facts, figures, {}, arguments.quick) | result
+
+
 def print_table(result: dict) -> None:
     print(
         f"{result['geometry']}, {result['batch']} x {result['clip_s']:g} s against a "
@@ -167,7 +187,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path, help="also write the result to this file")
+    parser.add_argument(
+        "--output", "--json", dest="json", type=Path, help="also write the result to this file"
+    )
     parser.add_argument("--quick", action="store_true", help="smoke test, no bar")
     parsed = parser.parse_args(arguments)
     if parsed.quick:
@@ -176,7 +198,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parsed = parse(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parsed = parse(words)
     torch.set_num_threads(parsed.threads)
     encoders = build(parsed.geometry, getattr(torch, parsed.dtype), parsed.device)
     noise = torch.Generator().manual_seed(0)
@@ -184,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     clips = [0.1 * torch.randn(samples, generator=noise) for _ in range(parsed.batch)]
     with torch.inference_mode():
         seconds = measure(encoders, clips, parsed.rounds, parsed.warm_up)
-    result = report(parsed, seconds)
+    result = published(parsed, words, report(parsed, seconds))
     print_table(result)
     print(json.dumps(result))
     if parsed.json is not None:

@@ -42,6 +42,7 @@ from speechadapt.core.errors import JobError, SpeechadaptError
 from speechadapt.core.files import atomic_write_json
 
 DROP_CACHES = Path("/proc/sys/vm/drop_caches")
+PER_GROUP = 50  # of less it is a smoke run
 STAGES = ("decode_s", "model_s", "write_s", "rest_s", "wall_s")
 
 
@@ -169,7 +170,8 @@ def report(
         "runs": runs,
     }
     command = describe_command("bench_transcribe.py", words, folder.from_pack)
-    return result(command, facts, figures, details, arguments.quick)
+    smoke = arguments.quick or arguments.per_group < PER_GROUP
+    return result(command, facts, figures, details, smoke)
 
 
 def _medians(rows: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -180,7 +182,9 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="bundled name or folder (default: the bundled default)")
     parser.add_argument("--data", type=Path, help="the pack's folder (default: SPEECHADAPT_DATA)")
-    parser.add_argument("--per-group", type=int, default=50, help="clips of each of four groups")
+    parser.add_argument(
+        "--per-group", type=int, default=PER_GROUP, help="clips of each of four groups"
+    )
     parser.add_argument("--runs", type=int, default=3, help="cold runs, and warm ones")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--output", type=Path, metavar="FILE", help="write everything as JSON")

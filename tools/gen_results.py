@@ -249,7 +249,9 @@ def sources(results: Results) -> Iterator[str]:
     """Yield a line per file: its date, what it ran on, and the command that repeats it."""
     for name, content in results.files.items():
         device = content.get("environment") or describe_device(content)
-        yield f"- `docs/results/{name}`: {content['date']}, {device}; `{content['command']}`"
+        source = content.get("details", {}).get("source")
+        facts = f"{content['date']}, {device}" + (f"; {source}" if source else "")
+        yield f"- `docs/results/{name}`: {facts}; `{content['command']}`"
 
 
 def describe_device(content: Mapping[str, Any]) -> str:
@@ -281,7 +283,7 @@ def render(results: Results, base: Path = ROOT) -> str:
         "Normaliser `verbatim`, scorer jiwer, greedy search where nothing else is said.",
         table(("test set", "recogniser", "WER, %", "bar", "", "what it is"), word_errors(results)),
         POCKETSPHINX_NOTE,
-        "Speed, memory and robustness; in brackets the smallest and largest of several runs.",
+        "Speed, memory and robustness; in brackets the range over repeats, made as the file says.",
         table(("what", "measured", "bar", ""), speeds(results)),
     ]
     if measured := list(sources(results)):

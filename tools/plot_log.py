@@ -2,9 +2,9 @@
 
     python tools/plot_log.py runs/NAME [runs/OTHER ...] --output docs/results/NAME.png
 
-Reads `log.jsonl` of every run folder. Where a run was resumed from an earlier step, the later lines
-count. The dev score is the word error rate where the log has one, else the dev loss. Needs the extra
-`report`.
+Reads `log.jsonl` of every run folder. Where a run was resumed from an earlier step, the later
+lines count. The dev score is the word error rate where the log has one, else the dev loss. Needs
+the extra `report`.
 """
 
 from __future__ import annotations

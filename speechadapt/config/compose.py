@@ -1,22 +1,23 @@
 """From `recipe=... group=option key=value` to one plain tree of values, by Hydra's compose API.
 
-Order of precedence, the last wins: the group `data`, the recipe, the groups `trainer` and
-`machine`, groups of the user's own, single keys. Nothing is known here about which keys exist.
+Order of precedence, the last wins: the group `data`, the recipe, the other groups (`trainer`,
+`machine`, the user's own) as they are given, single keys. Nothing is known here about which keys
+exist.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from speechadapt.config.shipped import (
@@ -28,8 +29,11 @@ from speechadapt.config.shipped import (
 )
 from speechadapt.core.errors import near_misses
 
-_PRIMARY = "train"
-_PRIMARY_GROUPS = ("data", "trainer", "machine")
+# An omegaconf DictConfig; its generic base cannot be checked while the tests run.
+_Tree: TypeAlias = Any
+
+# The group that is below the recipe, and its option where none is chosen.
+_BASE_GROUP, _BASE_OPTION = "data", "pack"
 
 
 @dataclass
@@ -70,7 +74,7 @@ def compose(words: Sequence[str], folders: Sequence[Path] = ()) -> Composition:
     groups = [item for item in groups if isinstance(item.value(), str)]
     singles = [item for item in overrides if item not in recipes and item not in groups]
     result.recipe = _choose_recipe(recipes, folders, result)
-    chosen = [word for item in groups if (word := _choose_option(item, options, result))]
+    chosen = dict(_choose_option(item, options, result) for item in groups)
     if result.recipe:
         config = _compose(result.recipe, chosen, folders, result)
         for item in singles:
@@ -108,25 +112,34 @@ def _choose_recipe(given: Sequence[Override], folders: Sequence[Path], result: C
     return name
 
 
-def _choose_option(item: Override, options: dict[str, list[str]], result: Composition) -> str:
+def _choose_option(
+    item: Override, options: dict[str, list[str]], result: Composition
+) -> tuple[str, str]:
     group, name = item.key_or_group, str(item.value())
-    if name not in options[group]:
-        near = near_misses(name, options[group])
-        result.problems.append(f"group '{group}' has no option '{name}'.{near}")
-        return ""
-    return f"{'' if group in _PRIMARY_GROUPS else '+'}{group}={name}"
+    if name in options[group]:
+        return group, name
+    near = near_misses(name, options[group])
+    result.problems.append(f"group '{group}' has no option '{name}'.{near}")
+    return group, ""
 
 
 def _compose(
-    recipe: str, chosen: Sequence[str], folders: Sequence[Path], result: Composition
-) -> DictConfig:
+    recipe: str, chosen: Mapping[str, str], folders: Sequence[Path], result: Composition
+) -> _Tree:
     first, *others = [folder.resolve() for folder in (*folders, shipped_folder("conf"))]
     parents = [*others, *(folder.resolve() for folder in recipe_parents(folders))]
     path = ",".join(_quoted(f"file://{folder}") for folder in parents if folder != first)
-    words = [f"hydra.searchpath=[{path}]", f"{RECIPES}@_global_={recipe}", *chosen]
+    base = chosen.get(_BASE_GROUP) or _BASE_OPTION
+    above = [f"+{group}={name}" for group, name in chosen.items() if name and group != _BASE_GROUP]
+    words = [
+        f"hydra.searchpath=[{path}]",
+        f"+{_BASE_GROUP}={base}",
+        f"+{RECIPES}@_global_={recipe}",
+        *above,
+    ]
     try:
         with initialize_config_dir(str(first), job_name="train", version_base="1.3"):
-            config = hydra_compose(_PRIMARY, overrides=words)
+            config = hydra_compose(overrides=words)
     except (HydraException, OmegaConfBaseException) as error:
         result.problems.append(f"recipe '{recipe}' cannot be composed: {_first_line(error)}.")
         return OmegaConf.create()
@@ -134,7 +147,7 @@ def _compose(
     return config
 
 
-def _apply(config: DictConfig, item: Override, result: Composition) -> None:
+def _apply(config: _Tree, item: Override, result: Composition) -> None:
     key = item.get_key_element().lstrip("+~")
     try:
         if item.is_delete():
@@ -146,7 +159,7 @@ def _apply(config: DictConfig, item: Override, result: Composition) -> None:
         result.problems.append(f"'{item.input_line}' cannot be applied: {_first_line(error)}.")
 
 
-def _plain(config: DictConfig, result: Composition) -> dict[str, Any]:
+def _plain(config: _Tree, result: Composition) -> dict[str, Any]:
     try:
         values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:

@@ -172,7 +172,7 @@ def _plain(value: Any) -> Any:
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(value, Mapping) or (path and not value):
+    if not isinstance(value, Mapping):
         return {path: value}
     found: dict[str, Any] = {}
     for key, part in value.items():

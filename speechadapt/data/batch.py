@@ -1,13 +1,12 @@
 """Training batches as a pure function of (seed, step): nothing to save, nothing to replay.
 
 A batch is drawn, not walked through: an anchor utterance is drawn by corpus weight, and the batch
-is filled with draws from the anchor's length bucket, so rows have similar lengths. A share of the
+is filled with draws from utterances of about its length, so little is padded. A share of the
 batches instead holds rows joined from several short utterances (connected speech).
 """
 
 from __future__ import annotations
 
-import bisect
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,7 +43,7 @@ class BatchConfig:
         join_gap_s: Shortest and longest silence between joined utterances in seconds.
         join_corpora: Corpora whose utterances are joined; empty means all.
         same_speaker_prob: Share of joined rows that keep to one speaker.
-        buckets: Number of length buckets.
+        spread: Longest over shortest utterance of a batch without joined rows.
     """
 
     batch_s: Positive = 120.0
@@ -57,7 +56,7 @@ class BatchConfig:
     join_gap_s: NotNegativeInterval = (0.0, 0.25)
     join_corpora: tuple[str, ...] = ()
     same_speaker_prob: Probability = 0.7
-    buckets: Count = 12
+    spread: Annotated[float, Range(1.0)] = 1.4
 
 
 @dataclass(frozen=True)
@@ -94,14 +93,8 @@ class BatchPlan:
         self._seconds = np.array([item.duration or 0.0 for item in self.utterances])
         self._corpus = [str(item.extra.get("corpus", "")) for item in self.utterances]
         self._draw_prob = self._probabilities()
-        order = np.sort(self._seconds[self._draw_prob > 0])
-        edges = np.quantile(order, np.linspace(0, 1, config.buckets + 1)[1:-1])
-        self._edges = [float(edge) for edge in edges]
-        self._members: dict[int, np.ndarray] = {}
         kept = np.flatnonzero(self._draw_prob > 0)
-        bucket = np.array([self._bucket(self._seconds[index]) for index in kept])
-        for number in range(config.buckets):
-            self._members[number] = kept[bucket == number]
+        self._by_length = kept[np.argsort(self._seconds[kept], kind="stable")]
         self._join_pool, self._by_speaker = self._join_sets(kept)
 
     def rows(self, step: int, rank: int = 0) -> list[Row]:
@@ -128,9 +121,6 @@ class BatchPlan:
     def text(self, row: Row) -> str:
         """Return the row's transcript, parts joined by a space."""
         return " ".join(self.utterances[index].text or "" for index in row.parts)
-
-    def _bucket(self, seconds: float) -> int:
-        return bisect.bisect_right(self._edges, seconds)
 
     def _probabilities(self) -> np.ndarray:
         config = self.config
@@ -183,13 +173,20 @@ class BatchPlan:
 
     def _plain(self, random: np.random.Generator) -> list[int]:
         anchor = int(random.choice(len(self.utterances), p=self._draw_prob))
-        members = self._members[self._bucket(self._seconds[anchor])]
+        members = self._neighbours(float(self._seconds[anchor]))
         longest = float(self._seconds[members].max())
         count = max(1, min(self.config.max_rows, int(self.config.batch_s / longest)))
         chance = self._draw_prob[members] / self._draw_prob[members].sum()
         repeat = count > len(members)
         drawn = random.choice(members, size=count, replace=repeat, p=chance)
         return [int(index) for index in drawn]
+
+    def _neighbours(self, seconds: float) -> np.ndarray:
+        reach = self.config.spread**0.5
+        ordered = self._seconds[self._by_length]
+        first = int(np.searchsorted(ordered, seconds / reach, "left"))
+        last = int(np.searchsorted(ordered, seconds * reach, "right"))
+        return np.asarray(self._by_length[first:last])
 
     def _joined(
         self, random: np.random.Generator

@@ -92,17 +92,21 @@ class JobFolder:
         finally:
             os.close(descriptor)
 
-    def wait_for_orphans(self, name: str) -> None:
+    def wait_for_orphans(self, shard: str | None) -> None:
         """Wait until the workers of a driver that died have noticed and left.
 
         Args:
-            name: The workers' lock.
+            shard: The part whose workers are meant (`1-of-4`); None for all workers of the job.
 
         Raises:
             JobError: They are still there after half a minute.
         """
-        with self.lock(name, wait_s=_ORPHAN_WAIT_S):
-            pass
+        names = [path.name for path in self.locks.glob("workers-*")]
+        if shard is not None:
+            names = [name for name in names if name in (f"workers-{shard}", "workers-1-of-1")]
+        for name in names:
+            with self.lock(name, wait_s=_ORPHAN_WAIT_S):
+                pass
 
     def claim(self, identity: Mapping[str, Any]) -> bool:
         """Write job.json, or check that the one there says the same.

@@ -75,6 +75,20 @@ def chosen_device(name: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def device_of(name: str, worker: int) -> str:
+    """Return the device of one of several workers: accelerators are dealt out in turn.
+
+    Args:
+        name: What was asked for; a numbered device is for all workers.
+        worker: The worker's number.
+    """
+    if os.environ.get(LOADER) or chosen_device(name) != "cuda":
+        return name
+    import torch
+
+    return f"cuda:{worker % max(1, torch.cuda.device_count())}"
+
+
 def chosen_dtype(name: str) -> str:
     """Return the arithmetic to use; `auto` is float32 everywhere, so that texts agree.
 

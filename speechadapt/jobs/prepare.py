@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,14 +39,14 @@ class Job:
         options: What was asked for.
         folder: Where its state lies.
         plan: Its plan.
-        recogniser: The model.
+        recogniser: The model; None where workers load their own.
         shard: This part counted from 0, and the number of parts.
     """
 
     options: TranscribeOptions
     folder: JobFolder
     plan: Plan
-    recogniser: Recogniser
+    recogniser: Recogniser | None
     shard: tuple[int, int]
 
     @property
@@ -86,7 +86,7 @@ def prepare_job(
     find = _scan if rescan else partial(_look_again, folder)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="scan") as executor:
         finding = executor.submit(find, options)
-        recogniser = load_recogniser(options, worker_threads(options))
+        recogniser = load_recogniser(_for_driver(options), worker_threads(options))
         items, facts = finding.result()
     selection = Selection(options.min_duration_s, options.max_duration_s, recogniser.window_s)
     planned = [settle(item, known, selection) for item, known in zip(items, facts, strict=True)]
@@ -99,7 +99,8 @@ def prepare_job(
         folder.claim(identity_of(options, recogniser))
         atomic_write_json(folder.request, asdict(options))
         plan = _settle_plan(folder, planned, limits)
-    return Job(options, folder, plan, recogniser, shard)
+    serial = options.engine_name == "serial"
+    return Job(options, folder, plan, recogniser if serial else None, shard)
 
 
 def identity_of(options: TranscribeOptions, recogniser: Recogniser) -> dict[str, Any]:
@@ -156,6 +157,11 @@ def _look_again(
     failed = {name for name, entry in entries.items() if entry.status in ("failed", "partial")}
     items = [item for item in (plan.items if plan else ()) if item.id in failed]
     return items, measure_files(items)
+
+
+def _for_driver(options: TranscribeOptions) -> TranscribeOptions:
+    """Leave the accelerator to the workers where they load models of their own."""
+    return options if options.engine_name == "serial" else replace(options, device="cpu")
 
 
 def _settle_plan(folder: JobFolder, items: list[PlanItem], limits: Limits) -> Plan:

@@ -13,7 +13,7 @@ from math import fsum
 from pathlib import Path
 from typing import Any
 
-from speechadapt.core.errors import ConfigError
+from speechadapt.core.errors import ConfigError, JobError
 from speechadapt.engines.base import Engine, Worker
 from speechadapt.engines.process import ProcessEngine
 from speechadapt.engines.serial import SerialEngine
@@ -29,7 +29,7 @@ from speechadapt.jobs.run import Policy, Run, RunStats, assign
 from speechadapt.jobs.speed import describe_run, measure
 from speechadapt.jobs.worker import TranscribeWorker, WorkerSetup, start_worker
 
-EXIT_OK, EXIT_FAILED_ITEMS, EXIT_LIMIT = 0, 3, 4
+EXIT_OK, EXIT_FAILED_ITEMS, EXIT_LIMIT, EXIT_INTERRUPTED = 0, 3, 4, 130
 
 
 def transcribe(options: TranscribeOptions, rescan: bool = True) -> int:
@@ -54,17 +54,11 @@ def transcribe(options: TranscribeOptions, rescan: bool = True) -> int:
             "--overwrite would wipe the work of the other shards; use it without --shard."
         )
     folder = JobFolder(Path(options.output))
-    with Interrupts(say) as interrupts, contextlib.ExitStack() as locks:
-        if not options.dry_run:
-            locks.enter_context(folder.lock("driver", shared=shard[1] > 1))
-            locks.enter_context(folder.lock(f"driver-{shard[0] + 1}-of-{shard[1]}"))
-        job = prepare_job(options, folder, shard, rescan)
-        if options.dry_run:
-            print_plan(job)
-            return EXIT_OK
-        folder.wait_for_orphans(f"workers-{job.shard_name}")
-        stats, report = _run(job, interrupts)
-    return _exit_code(job, stats, report, interrupts)
+    with Interrupts(say) as interrupts:
+        try:
+            return _transcribe(options, folder, shard, rescan, interrupts)
+        except KeyboardInterrupt:
+            return interrupts.exit_code or EXIT_INTERRUPTED
 
 
 def retry_job(output: Path, **changes: Any) -> int:
@@ -102,6 +96,27 @@ def print_plan(job: Job) -> None:
         longest = max(item.audio_s for item in (first, *more))
         others = f" and {len(more)} more" if more else ""
         print(f"  batch {batch.index}: {first.id}{others}, up to {longest:.2f} s")
+
+
+def _transcribe(
+    options: TranscribeOptions,
+    folder: JobFolder,
+    shard: tuple[int, int],
+    rescan: bool,
+    interrupts: Interrupts,
+) -> int:
+    with contextlib.ExitStack() as locks:
+        if not options.dry_run:
+            name = f"{shard[0] + 1}-of-{shard[1]}"
+            locks.enter_context(folder.lock("driver", shared=shard[1] > 1))
+            locks.enter_context(folder.lock(f"driver-{name}"))
+            folder.wait_for_orphans(None if shard[1] == 1 else name)
+        job = prepare_job(options, folder, shard, rescan)
+        if options.dry_run:
+            print_plan(job)
+            return EXIT_OK
+        stats, report = _run(job, interrupts)
+    return _exit_code(job, stats, report, interrupts)
 
 
 def _run(job: Job, interrupts: Interrupts) -> tuple[RunStats, Report]:
@@ -146,6 +161,8 @@ def _engine(job: Job) -> tuple[Engine, Callable[[int], Worker]]:
     if options.engine_name == "process":
         return ProcessEngine(options.workers), partial(start_worker, setup)
     recogniser = job.recogniser
+    if recogniser is None:
+        raise JobError("the serial engine has no model.")
     return SerialEngine(), lambda number: TranscribeWorker(setup, recogniser, number)
 
 

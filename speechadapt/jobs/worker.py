@@ -15,7 +15,7 @@ from speechadapt.jobs.commit import ItemFiles, commit
 from speechadapt.jobs.folder import JobFolder
 from speechadapt.jobs.ledger import Journal, Ledger, Record
 from speechadapt.jobs.listen import CUT_S, Clip, find_speech, read_clip
-from speechadapt.jobs.load import load_recogniser
+from speechadapt.jobs.load import device_of, load_recogniser
 from speechadapt.jobs.long import transcribe_recording
 from speechadapt.jobs.options import TranscribeOptions
 from speechadapt.jobs.plan import Limits, PlanItem
@@ -54,7 +54,8 @@ def start_worker(setup: WorkerSetup, number: int) -> TranscribeWorker:
         setup: What it needs.
         number: The worker's number.
     """
-    recogniser = load_recogniser(setup.options, setup.threads)
+    options = replace(setup.options, device=device_of(setup.options.device, number))
+    recogniser = load_recogniser(options, setup.threads)
     return TranscribeWorker(setup, recogniser, number, locked=True)
 
 

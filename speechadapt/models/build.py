@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from speechadapt.audio.margin import SETTINGS_FILE
 from speechadapt.core.errors import CatalogError, CheckpointError, ConfigError, near_misses
 from speechadapt.models.card import CARD_FILE, bundled_models, read_card
 
@@ -121,7 +122,8 @@ def load(
             folder, padding=str(options.get("padding", "full")), dtype=dtype, device=device
         )
     parts = parts.to(torch.device(device), getattr(torch, dtype))
-    return Recogniser(default_model() if name is None else str(name), encoder, parts, language)
+    shown = default_model() if name is None else str(name)
+    return Recogniser(shown, encoder, parts, language, _margin(folder))
 
 
 @contextmanager
@@ -163,6 +165,20 @@ def _language(folder: Path) -> str | None:
         return None
     languages = read_card(folder).languages
     return languages[0] if len(languages) == 1 else None
+
+
+def _margin(folder: Path) -> float:
+    """Return the margin the model was chosen with, in seconds; 0 where its folder states none."""
+    path = folder / SETTINGS_FILE
+    if not path.is_file():
+        return 0.0
+    try:
+        seconds = float(json.loads(path.read_text(encoding="utf-8"))["margin_s"])
+    except (ValueError, KeyError, TypeError):
+        seconds = -1.0
+    if not 0.0 <= seconds <= 1.0:
+        raise CheckpointError(f"{path} must hold margin_s, between 0 and 1 seconds.")
+    return seconds
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

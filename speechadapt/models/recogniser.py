@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ import torch
 
 from speechadapt.audio.chunk import segments
 from speechadapt.audio.io import decode_audio
+from speechadapt.audio.margin import add_margin
 from speechadapt.audio.span import Signal
 from speechadapt.audio.vad import speech_detector
 from speechadapt.core.errors import AudioError, ShapeError
+from speechadapt.core.shapes import Waveform
 from speechadapt.decoders.base import Decoder, Hypothesis
 from speechadapt.encoders.base import Encoder
 from speechadapt.encoders.source import fingerprint_module
@@ -33,6 +36,8 @@ class Recogniser:
         encoder: Turns waveforms into frames.
         decoder: Turns frames into text.
         language: Code of its one language, None where it has several or nobody says.
+        margin_s: Seconds of faint hiss put on either side of a clip (see `audio.margin`); word
+            times are those of the clip itself.
 
     Attributes:
         sample_rate: Hz of the waveforms it takes.
@@ -41,12 +46,18 @@ class Recogniser:
     """
 
     def __init__(
-        self, name: str, encoder: Encoder, decoder: Decoder, language: str | None = None
+        self,
+        name: str,
+        encoder: Encoder,
+        decoder: Decoder,
+        language: str | None = None,
+        margin_s: float = 0.0,
     ) -> None:
         self.name = name
         self.encoder = encoder.eval()
         self.decoder = decoder.eval()
         self.language = language
+        self.margin_s = margin_s
         self.sample_rate = encoder.sample_rate
         self.window_s = encoder.window_s or OPEN_WINDOW_S
         self._weights: dict[str, str] | None = None
@@ -65,6 +76,7 @@ class Recogniser:
         return {
             "weights": self._weights,
             "family": self.encoder.family,
+            "margin_s": self.margin_s,
             "dtype": str(next(self.encoder.model.parameters()).dtype).removeprefix("torch."),
             "decoder": {"name": self.decoder.name} | self.decoder.settings(),
             "versions": {package: version(package) for package in _VERSIONS},
@@ -91,11 +103,12 @@ class Recogniser:
         results = [Hypothesis("")] * len(waveforms)
         heard = [row for row, waveform in enumerate(waveforms) if len(waveform)]
         if heard:
-            clips = [torch.from_numpy(np.ascontiguousarray(waveforms[row])) for row in heard]
+            clips = [self._clip(waveforms[row]) for row in heard]
             frames, lengths = self.encoder.encode(clips)
             found = self.decoder.decode(frames, lengths, self.encoder.frame_rate)
             for row, hypothesis in zip(heard, found, strict=True):
-                results[row] = hypothesis
+                seconds = len(waveforms[row]) / self.sample_rate
+                results[row] = _without_margin(hypothesis, self.margin_s, seconds)
         return results
 
     def transcribe(
@@ -138,6 +151,10 @@ class Recogniser:
             ]
         return assemble(pieces, duration, self.language)
 
+    def _clip(self, waveform: Signal) -> Waveform:
+        padded = add_margin(waveform, self.sample_rate, self.margin_s)
+        return torch.from_numpy(np.ascontiguousarray(padded))
+
     def _waveform(self, audio: str | Path | npt.NDArray[Any], sample_rate: int | None) -> Signal:
         if not isinstance(audio, np.ndarray):
             if sample_rate is not None:
@@ -157,3 +174,16 @@ class Recogniser:
 
             mono = soxr.resample(mono, sample_rate, self.sample_rate)
         return np.ascontiguousarray(mono, dtype=np.float32)
+
+
+def _without_margin(hypothesis: Hypothesis, margin_s: float, seconds: float) -> Hypothesis:
+    if not margin_s or not hypothesis.words:
+        return hypothesis
+
+    def back(time: float) -> float:
+        return min(max(time - margin_s, 0.0), seconds)
+
+    words = tuple(
+        replace(word, start=back(word.start), end=back(word.end)) for word in hypothesis.words
+    )
+    return replace(hypothesis, words=words)

@@ -316,7 +316,7 @@ class _Run:
                     self.scores = self.objective.evaluate()
             self.record.scores(self.step, self.scores)
             score = self.scores[self.objective.score]
-            if self.best is None or score < self.best[0]:
+            if math.isfinite(score) and (self.best is None or score < self.best[0]):
                 self.best = (score, self.step)
                 self._save("best")
         if self.parallel:

@@ -1,9 +1,8 @@
-"""`tools/bench.py`: both sides do the same work, every stage is timed, ratios follow from seconds."""
+"""`tools/bench.py`: both sides do the same work, and ratios follow from the seconds of stages."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from speechadapt.core.errors import ConfigError
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Return the result of one quick run on the shipped clips."""
     threads, level = torch.get_num_threads(), logging.get_verbosity()
     output = tmp_path_factory.mktemp("bench") / "bench.json"
@@ -28,7 +27,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]
         assert bench.main(["--quick", "--threads", "1", "--output", str(output)]) == 0
     assert logging.get_verbosity() == level
     torch.set_num_threads(threads)
-    yield json.loads(output.read_text())
+    return json.loads(output.read_text())
 
 
 def test_at_equal_padding_both_sides_write_the_same_by_the_same_work(
@@ -81,7 +80,7 @@ def test_the_file_says_how_it_was_made(report: dict[str, Any]) -> None:
 
 
 def test_another_number_of_tokens_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     folder = write_random(QUICK, tmp_path / "random")
     settings = json.loads((folder / "generation_config.json").read_text())
@@ -99,7 +98,6 @@ def test_a_missing_model_is_named(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SPEECHADAPT_DATA", raising=False)
-    monkeypatch.setattr(bench, "WHISPER_TINY", QUICK)
     assert bench.main(["--model", "mini-whisker", "--clips", "2", "--threads", "1"]) == 2
     assert "mini-whisker" in capsys.readouterr().err
 

@@ -10,6 +10,9 @@ from torch import Tensor
 from transformers import Wav2Vec2BertForCTC
 
 from speechadapt.audio.augment import AugmentConfig, Signal
+from speechadapt.audio.margin import SETTINGS_FILE, add_margin
+from speechadapt.core.files import atomic_write_json
+from speechadapt.core.limits import NotNegative
 from speechadapt.data.batch import BatchConfig
 from speechadapt.encoders.w2v_bert import W2vBertEncoder
 from speechadapt.text import alphabet as alphabets
@@ -39,6 +42,8 @@ class Config:
         trainer: Steps.
         init: Folder of a model to start from (its CTC head is kept only if `keep_head`).
         keep_head: Keep the head of `init`.
+        margin_s: Faint hiss put on either side of a clip when it is read, in seconds; stored with
+            the model.
     """
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -48,6 +53,7 @@ class Config:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     init: str = ""
     keep_head: bool = False
+    margin_s: NotNegative = 0.1
 
     def problems(self) -> list[str]:
         """Say which settings do not fit one another, and where `init` holds no model."""
@@ -146,9 +152,12 @@ class CtcObjective(Objective):
     def save(self, folder: Path) -> None:
         """Write a transformers folder in fp16."""
         save_model(self.model, self.extractor, self.alphabet, folder)
+        atomic_write_json(folder / SETTINGS_FILE, {"margin_s": self.config.margin_s})
 
     def _read(self, signals: list[Signal]) -> list[str]:
-        waveforms = [torch.from_numpy(signal).to(self.device) for signal in signals]
+        rate, margin_s = self.speech.sample_rate, self.config.margin_s
+        padded = [add_margin(signal, rate, margin_s) for signal in signals]
+        waveforms = [torch.from_numpy(signal).to(self.device) for signal in padded]
         frames, lengths = self.encoder.encode(waveforms)
         best = self.model.lm_head(frames).argmax(-1).cpu()
         return [

@@ -10,7 +10,9 @@ import torch
 from transformers import Wav2Vec2BertForCTC
 
 from speechadapt.audio.chunk import Segment
-from speechadapt.core.errors import AudioError, ShapeError
+from speechadapt.audio.margin import add_margin
+from speechadapt.core.errors import AudioError, CheckpointError, ShapeError
+from speechadapt.decoders.base import Hypothesis, Word
 from speechadapt.models import recogniser as module
 from speechadapt.models.build import load
 from speechadapt.models.recogniser import Recogniser
@@ -144,3 +146,33 @@ def test_beam_search_reaches_the_decoder(ctc_folder, tmp_path):
     words.write_text("one two three\n")
     text = load(ctc_folder, word_list=str(words)).decode_batch([noise(1.5, 1)])[0].text
     assert set(text.split()) <= {"one", "two", "three"}
+
+
+def test_a_margin_is_not_seen_in_word_times() -> None:
+    said = Hypothesis("go now", words=(Word("go", 0.05, 0.3, 0.9), Word("now", 0.4, 1.2, 0.8)))
+    moved = module._without_margin(said, 0.1, 1.0)
+    times = [(word.start, word.end) for word in moved.words]
+    assert times == [(0.0, pytest.approx(0.2)), (pytest.approx(0.3), 1.0)]
+    assert moved.text == said.text
+
+
+def test_a_folder_states_its_margin(ctc_folder, tmp_path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(ctc_folder, folder)
+    (folder / "recogniser.json").write_text('{"margin_s": 0.1}')
+    padded = load(folder)
+    assert padded.margin_s == 0.1
+    assert padded.fingerprint() != load(ctc_folder).fingerprint()
+    # The margin reaches the encoder: the same clip padded by hand reads alike.
+    clip = noise(0.5)
+    by_hand = load(ctc_folder).decode_batch([add_margin(clip, RATE, 0.1)])[0]
+    assert padded.decode_batch([clip])[0].text == by_hand.text
+    assert padded.decode_batch([clip])[0].avg_logprob == pytest.approx(by_hand.avg_logprob)
+
+
+def test_a_margin_that_is_no_number_of_seconds_is_refused(ctc_folder, tmp_path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(ctc_folder, folder)
+    (folder / "recogniser.json").write_text('{"margin_s": 7}')
+    with pytest.raises(CheckpointError, match="between 0 and 1 seconds"):
+        load(folder)

@@ -172,13 +172,23 @@ def test_a_loss_that_is_not_a_number_is_refused_and_the_checkpoint_stays(tmp_pat
     class Lost(Regression):
         def forward(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
             loss, extra = super().forward(batch)
-            return (loss * float("nan") if self.passes == 4 else loss), extra
+            return (loss * float("nan") if self.passes == 5 else loss), extra
 
     with pytest.raises(CheckpointError, match="the loss is nan at step 3"):
         train(Lost(), CONFIG, tmp_path)
     checkpoint = latest_checkpoint(tmp_path / "checkpoints")
     assert checkpoint is not None
     assert checkpoint.name == "step-00000002"
+
+
+def test_a_score_that_is_not_a_number_is_never_the_best(tmp_path: Path) -> None:
+    class Unscored(Regression):
+        def evaluate(self) -> dict[str, float]:
+            score = super().evaluate()["error"]
+            return {"error": float("nan") if self.passes < 5 else score}
+
+    result = train(Unscored(), CONFIG, tmp_path)
+    assert result.best == (result.scores["error"], 6)
 
 
 def test_a_gradient_that_is_not_a_number_never_reaches_the_weights(tmp_path: Path) -> None:
