@@ -39,7 +39,6 @@ TINY: dict[str, tuple[str, ...]] = {
 SHORT = (
     "batch.batch_s=4",
     "batch.max_rows=3",
-    "batch.buckets=2",
     "trainer.steps=2",
     "trainer.warmup_steps=1",
     "trainer.evaluate_every=2",

@@ -52,7 +52,7 @@ class Regression(Objective):
 
     def evaluate(self) -> dict[str, float]:
         """Score rows that no step draws."""
-        return {"error": float(self(self.batch(10**6, 0))[0])}
+        return {"error": float(self(Regression.batch(self, 10**6, 0))[0])}
 
     def save(self, folder: Path) -> None:
         """Write the weights."""

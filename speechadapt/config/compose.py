@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -140,6 +141,10 @@ def _compose(
     try:
         with initialize_config_dir(str(first), job_name="train", version_base="1.3"):
             config = hydra_compose(overrides=words)
+    except yaml.YAMLError as error:
+        where = str(error).strip().splitlines()[-1].strip()
+        result.problems.append(f"recipe '{recipe}' or a group is not YAML: {where}.")
+        return OmegaConf.create()
     except (HydraException, OmegaConfBaseException) as error:
         result.problems.append(f"recipe '{recipe}' cannot be composed: {_first_line(error)}.")
         return OmegaConf.create()

@@ -30,6 +30,9 @@ from speechadapt.jobs.plan import (
 from speechadapt.jobs.recognise import Recogniser
 from speechadapt.jobs.scan import scan
 
+# Packages whose change may change what is heard, beside those the model names itself.
+_VERSIONS = ("speechadapt", "silero-vad", "soundfile", "soxr")
+
 
 @dataclass(frozen=True)
 class Job:
@@ -114,7 +117,7 @@ def identity_of(options: TranscribeOptions, recogniser: Recogniser) -> dict[str,
 
     identity = {
         "job": "transcribe",
-        "version": version("speechadapt"),
+        "versions": {name: version(name) for name in _VERSIONS},
         "model": recogniser.fingerprint(),
         "options": options.identity(),
     }

@@ -104,6 +104,7 @@ class PlainProgress:
         self._as_json = as_json
         self._began = time.monotonic()
         self._next = self._began + every_s
+        self._shown = -1
 
     def show(self, tally: Tally) -> None:
         """Write a line if the last one is old enough."""
@@ -113,10 +114,12 @@ class PlainProgress:
             self._write(tally, now - self._began)
 
     def close(self, tally: Tally) -> None:
-        """Write the last line."""
-        self._write(tally, time.monotonic() - self._began)
+        """Write the last line, unless it was just written."""
+        if self._as_json or self._shown != tally.items_done:
+            self._write(tally, time.monotonic() - self._began)
 
     def _write(self, tally: Tally, elapsed_s: float) -> None:
+        self._shown = tally.items_done
         text = json.dumps(tally.to_row(elapsed_s)) if self._as_json else tally.line(elapsed_s)
         self._stream.write(text + "\n")
         self._stream.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from math import fsum
 from pathlib import Path
@@ -23,6 +24,8 @@ from speechadapt.jobs.recognise import Failure, Recogniser, recognise
 from speechadapt.jobs.result import Result, clip_result, recording_result
 from speechadapt.jobs.rows import make_row
 from speechadapt.jobs.run import Assignment, ItemDone, UnitResult
+
+_READERS = 4
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ class TranscribeWorker:
         self._staging = self._folder.state / "staging" / name
         self._journal = Journal(self._folder.journal / f"{name}.jsonl")
         self._detector = _detector(setup.options, recogniser)
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="read")
         self._formats = setup.options.format_names
         self._first = True
 
@@ -89,12 +93,7 @@ class TranscribeWorker:
         assignment: Assignment = unit.payload
         if assignment.long:
             return []
-        rate, window_s = self._recogniser.sample_rate, self._setup.limits.window_s
-        clips = []
-        for item in assignment.items:
-            # Where the model takes any length, a row of a manifest is decoded whole.
-            limit_s = window_s if window_s is not None or item.whole else CUT_S
-            clips.append(read_clip(item, rate, limit_s))
+        clips = list(self._readers.map(self._read, assignment.items))
         return clips if self._detector is None else find_speech(clips, self._detector)
 
     def process(self, unit: Unit, prepared: list[Clip]) -> UnitResult:
@@ -128,9 +127,16 @@ class TranscribeWorker:
 
     def close(self) -> None:
         """Close the journal and let go of the lock."""
+        self._readers.shutdown()
         self._journal.close()
         if self._lock is not None:
             self._lock.__exit__(None, None, None)
+
+    def _read(self, item: PlanItem) -> Clip:
+        window_s = self._setup.limits.window_s
+        # Where the model takes any length, a row of a manifest is decoded whole.
+        limit_s = window_s if window_s is not None or item.whole else CUT_S
+        return read_clip(item, self._recogniser.sample_rate, limit_s)
 
     def _transcribe_clips(self, clips: Sequence[Clip]) -> list[Result]:
         heard = [clip for clip in clips if len(clip.waveform) and not clip.silent]

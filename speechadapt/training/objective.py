@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from pathlib import Path
 
@@ -74,8 +75,11 @@ class Objective(nn.Module, ABC):
                 "trainer.gradient_checkpointing was asked for; "
                 f"{type(self).__name__} holds no transformers model that offers it."
             )
-        for part in able:
-            part.gradient_checkpointing_enable({"use_reentrant": False})
+        with warnings.catch_warnings():
+            # Its new name is not in every release of transformers 5.
+            warnings.simplefilter("ignore", FutureWarning)
+            for part in able:
+                part.gradient_checkpointing_enable({"use_reentrant": False})
 
     @property
     def device(self) -> torch.device:

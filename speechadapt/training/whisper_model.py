@@ -204,4 +204,7 @@ def _generation_config(tokenizer: WhisperTokenizer, shape: WhisperShape) -> Gene
         task_to_id={"transcribe": number("<|transcribe|>"), "translate": number("<|translate|>")},
         return_timestamps=False,
         suppress_tokens=[],
+        # The other languages' tokens are untrained, so none is to be guessed.
+        language="en",
+        task="transcribe",
     )

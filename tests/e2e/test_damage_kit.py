@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from speechadapt.cli.main import main
-from tests.damage import Damage, write_damage_kit
+from tests.damage import THREE_HOURS_S, Damage, write_damage_kit, write_silence
 from tests.e2e.fake_recogniser import HOOK
 
 LONGER_THAN_THE_WINDOW_S = 20.0
@@ -83,3 +83,15 @@ def test_failed_files_have_no_text_and_no_outputs(kit):
             assert found[row.name]["pred_text"] is None
             stem = os.path.splitext(row.name)[0]
             assert stem in shared or not (output / f"{stem}.txt").exists(), row.name
+
+
+@pytest.mark.slow
+def test_three_hours_of_silence_are_ok_and_empty(tmp_path, monkeypatch):
+    write_silence(tmp_path / "in.flac", 16000, THREE_HOURS_S)
+    monkeypatch.setenv("SPEECHADAPT_LOADER", HOOK)
+    with pytest.raises(SystemExit) as ended:
+        main(["transcribe", str(tmp_path / "in.flac"), "-o", str(tmp_path / "out")])
+    assert ended.value.code == 0
+    row = json.loads((tmp_path / "out/transcripts.jsonl").read_text())
+    assert (row["status"], row["pred_text"], row["flags"]) == ("ok", "", ["no_speech"])
+    assert row["duration"] == THREE_HOURS_S

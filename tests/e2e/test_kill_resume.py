@@ -77,8 +77,14 @@ def expected(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     return written
 
 
+def tear_last_line(output: Path) -> None:
+    """Leave half of a journal's last line, as a crash of the machine may."""
+    path = max((output / ".speechadapt/journal").glob("*-worker-*.jsonl"), key=os.path.getsize)
+    path.write_bytes(path.read_bytes()[:-40])
+
+
 def kill_and_resume(source: Path, output: Path, moments: list[int], *more: str) -> None:
-    """Kill a run each time so many items are done, at a random instant after that."""
+    """Kill a run each time so many items are done, at a random instant after that, and resume."""
     chance = random.Random(sum(moments))
     for moment in moments:
         process = start(source, output, *more, pause_s=0.03)
@@ -87,6 +93,7 @@ def kill_and_resume(source: Path, output: Path, moments: list[int], *more: str) 
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert len(lines(output)) < CLIPS, "the kill came too late to show anything"
+    tear_last_line(output)
     assert start(source, output, *more).wait() == 0
 
 
@@ -114,7 +121,10 @@ def test_a_killed_driver_takes_its_workers_along(source, expected, tmp_path):
     check(tmp_path / "out", expected)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+)
 def test_a_signal_ends_the_run_after_its_batch_and_the_next_goes_on(
     source, expected, tmp_path, number, code
 ):
@@ -127,17 +137,5 @@ def test_a_signal_ends_the_run_after_its_batch_and_the_next_goes_on(
     summary = json.loads((output / ".speechadapt/summary.json").read_text())
     assert summary["interrupted"]
     assert summary["pending"] == CLIPS - len(lines(output))
-    assert start(source, output).wait() == 0
-    check(output, expected)
-
-
-def test_a_torn_last_line_is_done_again_and_nothing_is_lost(source, expected, tmp_path):
-    output = tmp_path / "out"
-    process = start(source, output, pause_s=0.05)
-    wait_for(output, 4, process)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    (path,) = (output / ".speechadapt/journal").glob("*-worker-0.jsonl")
-    path.write_bytes(path.read_bytes()[:-40])
     assert start(source, output).wait() == 0
     check(output, expected)

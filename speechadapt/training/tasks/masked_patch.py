@@ -23,7 +23,7 @@ from speechadapt.data.batch import BatchConfig
 from speechadapt.encoders.features import ast_fbank
 from speechadapt.training.loop import TrainerConfig
 from speechadapt.training.objective import Batch, Objective
-from speechadapt.training.speech import DataConfig, SpeechBatches
+from speechadapt.training.speech import DataConfig, SpeechBatches, mix_problems
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,10 @@ class Config:
     model: AstShape = field(default_factory=AstShape)
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+    def problems(self) -> list[str]:
+        """Say which settings do not fit one another."""
+        return mix_problems(self.data, self.batch)
 
 
 def build(config: Config) -> MaskedPatchObjective:
@@ -158,6 +162,10 @@ class MaskedPatchObjective(Objective):
         error = (rebuilt.float() - (wanted - mean) / (deviation + 1e-3)).square().mean(-1)
         loss = (error * real[..., 0]).sum() / real.sum().clamp(min=1)
         return loss, {"real": float(real.mean())}
+
+    def summary(self) -> dict[str, str]:
+        """Say what the run reads; see `Objective.summary`."""
+        return self.speech.summary()
 
     def evaluate(self) -> dict[str, float]:
         """Score the loss on dev recordings, with a fixed choice of patches."""

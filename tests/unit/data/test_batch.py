@@ -74,9 +74,9 @@ def test_a_batch_is_the_same_in_another_process() -> None:
 
 
 def test_corpora_are_drawn_by_their_weights() -> None:
-    # Anchors follow the weights; rows also depend on the buckets, so only one bucket is used here.
+    # With so wide a spread every utterance may stand beside every other.
     weights = {"short": 3.0, "middle": 1.0, "long": 0.0}
-    chosen = plan(BatchConfig(batch_s=1e4, max_rows=4, max_s=30.0, weights=weights, buckets=1))
+    chosen = plan(BatchConfig(batch_s=1e4, max_rows=4, max_s=30.0, weights=weights, spread=1e9))
     drawn = Counter(
         chosen.utterances[part].extra["corpus"]
         for step in range(500)
@@ -89,20 +89,20 @@ def test_corpora_are_drawn_by_their_weights() -> None:
 
 
 def test_without_weights_corpora_are_drawn_by_their_seconds() -> None:
-    chosen = plan(BatchConfig(batch_s=1e4, max_rows=1, max_s=30.0, buckets=1))
+    chosen = plan(BatchConfig(batch_s=1e4, max_rows=1, max_s=30.0, spread=1e9))
     seconds: Counter[str] = Counter()
     for item in chosen.utterances:
         seconds[str(item.extra["corpus"])] += item.duration or 0.0  # type: ignore[assignment]
     drawn = Counter(
-        chosen.utterances[chosen.rows(step)[0].parts[0]].extra["corpus"] for step in range(1500)
+        chosen.utterances[chosen.rows(step)[0].parts[0]].extra["corpus"] for step in range(700)
     )
     for corpus, total in seconds.items():
         share = total / sum(seconds.values())
-        assert drawn[corpus] / 1500 == pytest.approx(share, abs=0.05)
+        assert drawn[corpus] / 700 == pytest.approx(share, abs=0.07)
 
 
 def test_a_batch_keeps_to_its_seconds_rows_and_longest_utterance() -> None:
-    config = BatchConfig(batch_s=12.0, max_rows=5, max_s=15.0, buckets=4)
+    config = BatchConfig(batch_s=12.0, max_rows=5, max_s=15.0)
     chosen = plan(config)
     for step in range(200):
         lengths = [chosen.seconds(row) for row in chosen.rows(step)]
@@ -112,13 +112,13 @@ def test_a_batch_keeps_to_its_seconds_rows_and_longest_utterance() -> None:
 
 
 def test_rows_of_a_batch_have_similar_lengths() -> None:
-    chosen = plan(BatchConfig(batch_s=12.0, max_rows=6, max_s=30.0, buckets=8))
-    spread = []
+    chosen = plan(BatchConfig(batch_s=12.0, max_rows=6, max_s=30.0, spread=1.3))
+    sizes = set()
     for step in range(200):
         lengths = [chosen.seconds(row) for row in chosen.rows(step)]
-        spread.append(max(lengths) - min(lengths))
-    everything = [item.duration or 0.0 for item in chosen.utterances]
-    assert np.mean(spread) < 0.1 * (max(everything) - min(everything))
+        assert max(lengths) <= 1.3 * min(lengths) + 1e-9
+        sizes.add(len(lengths))
+    assert max(sizes) > 1
 
 
 def test_joined_rows_keep_within_their_limits_and_to_one_speaker() -> None:

@@ -34,6 +34,7 @@ def test_plain_lines_come_now_and_then_and_once_at_the_end():
     often = PlainProgress(stream, every_s=0.0)
     often.show(half())
     often.show(half())
+    often.close(half())
     assert stream.getvalue().count("\n") == 3
 
 

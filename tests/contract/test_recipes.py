@@ -1,0 +1,126 @@
+"""Every recipe composes, is described, and makes two steps on made tones with a tiny model."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from speechadapt.config.resolve import resolve
+from speechadapt.config.shipped import recipe_names, shipped_folder
+from speechadapt.text import alphabet
+from speechadapt.training.catalog import task_names
+from speechadapt.training.conformer import ConformerConfig, new_extractor, new_model, save_model
+from speechadapt.training.loop import train
+from tests import synthetic
+from tests.tiny_tasks import SHORT, TINY
+
+RECIPES = recipe_names()
+FOLDER = shipped_folder("recipes")
+
+
+def read(recipe: str) -> dict[str, object]:
+    """Return a recipe's own lines."""
+    loaded: dict[str, object] = yaml.safe_load((FOLDER / f"{recipe}.yaml").read_text())
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a made pack that holds every corpus a recipe names."""
+    base = yaml.safe_load((shipped_folder("conf") / "data/pack.yaml").read_text())
+    speech: set[str] = set()
+    sounds, rooms = set(base["noise"]), set(base["responses"])
+    for recipe in RECIPES:
+        data = read(recipe)["data"]
+        assert isinstance(data, dict)
+        speech |= {*data["train"], *data["dev"]}
+        sounds |= set(data.get("noise", ()))
+        rooms |= set(data.get("responses", ()))
+    root = tmp_path_factory.mktemp("made") / "pack"
+    return synthetic.write_pack(root, sorted(speech - sounds), sorted(sounds), sorted(rooms))
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a tiny random model, for recipes that start from one."""
+    folder = tmp_path_factory.mktemp("start")
+    shape = ConformerConfig(dim=16, layers=1, heads=2, feed_forward=16, kernel=3)
+    symbols = alphabet.english()
+    save_model(new_model(shape, symbols), new_extractor(shape), symbols, folder)
+    return folder
+
+
+def small(recipe: str, pack: Path, start: Path) -> list[str]:
+    """Return the words that run a recipe in the small."""
+    lines = read(recipe)
+    words = [f"recipe={recipe}", f"data.root={pack}", *TINY[str(lines["task"])], *SHORT]
+    return [*words, f"init={start}"] if "init" in lines else words
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_makes_two_steps_and_saves_a_model(
+    recipe: str, pack: Path, start: Path, tmp_path: Path
+) -> None:
+    run = resolve(small(recipe, pack, start))
+    torch.manual_seed(0)
+    objective = run.module.build(run.config)
+    assert objective.ids
+    assert not any("-dev-" in name for name in objective.ids)
+    assert {"train", "a micro-step"} <= set(objective.summary())
+    result = train(objective, run.trainer, tmp_path)
+    assert result.finished
+    assert objective.score in result.scores
+    assert (tmp_path / "last/config.json").is_file()
+    assert (tmp_path / "last/model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_states_only_its_differences(recipe: str, pack: Path, start: Path) -> None:
+    run = resolve([f"recipe={recipe}", f"data.root={pack}", *([] if "init" not in read(recipe)
+                   else [f"init={start}"])])  # fmt: skip
+    defaults = asdict(run.module.Config())
+    for group, values in read(recipe).items():
+        if isinstance(values, dict):
+            same = [key for key, value in values.items() if _same(defaults[group][key], value)]
+            assert not same, f"{group}: {same} say what the defaults say"
+
+
+def _same(default: object, value: object) -> bool:
+    if isinstance(default, tuple) and isinstance(value, list):
+        return bool(default) and list(default) == value
+    return type(default) is type(value) and default == value
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_has_a_header_with_its_command(recipe: str) -> None:
+    text = (FOLDER / f"{recipe}.yaml").read_text()
+    header = text[: text.index("\ntask:")]
+    assert re.search(rf"^# Command: speechadapt train recipe={recipe}( |$)", header, re.MULTILINE)
+    assert re.search(r"^# Time: \S", header, re.MULTILINE)
+    assert re.search(r"^# Expected: \S", header, re.MULTILINE)
+    assert read(recipe)["task"] in task_names()
+
+
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if "init" in read(name)])
+def test_a_stage_starts_from_the_run_folder_of_another_recipe(recipe: str) -> None:
+    runs, folder, _ = str(read(recipe)["init"]).split("/")
+    assert runs == "runs"
+    assert folder in {name.replace("/", "-") for name in RECIPES}
+
+
+@pytest.mark.parametrize("folder", sorted({name.split("/")[0] for name in RECIPES}))
+def test_every_task_folder_has_a_readme_with_its_recipes(folder: str) -> None:
+    text = (FOLDER / folder / "README.md").read_text()
+    for recipe in RECIPES:
+        if recipe.startswith(f"{folder}/"):
+            assert f"speechadapt train recipe={recipe}" in text
+
+
+def test_groups_are_short() -> None:
+    for path in shipped_folder("conf").glob("*/*.yaml"):
+        assert len(path.read_text().splitlines()) <= 25, path.name
