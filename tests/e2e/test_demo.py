@@ -15,6 +15,8 @@ from speechadapt.models.card import bundled_models
 
 pytestmark = pytest.mark.skipif(not bundled_models(), reason="no model is bundled yet")
 
+MOST_WORD_ERRORS = 0.5  # of 39 words; the cards hold the real scores, this tells speech from noise
+
 
 @pytest.fixture(scope="module")
 def demo(
@@ -60,14 +62,21 @@ def test_every_clip_has_its_row_and_its_files(demo: Demo, demo_clips: Path) -> N
         assert " ".join(text.split()) == row["pred_text"]
 
 
-def test_isolated_words_are_mostly_right(demo: Demo) -> None:
+@pytest.mark.xfail(reason="mini-usm misreads sentences: 56.4 % of the demo's words are wrong")
+def test_the_words_are_mostly_right(demo: Demo) -> None:
+    _, output = demo
+    from speechadapt.metrics.report import score_transcripts
+
+    scored = score_transcripts("demo", output / "transcripts.jsonl")
+    assert scored.score.wer <= MOST_WORD_ERRORS
+
+
+def test_isolated_words_are_right(demo: Demo) -> None:
     _, output = demo
     rows = [row for _, row in read_lines(output / "transcripts.jsonl")]
     words = [row for row in rows if len(row["text"].split()) <= 2]
     assert len(words) == 5
-    # The cards hold the real scores, sentences among them; this tells speech from noise.
-    right = sum(row["pred_text"] == row["text"] for row in words)
-    assert right >= 3, [(row["text"], row["pred_text"]) for row in words]
+    assert [row["pred_text"] for row in words] == [row["text"] for row in words]
 
 
 def test_running_it_again_changes_nothing(demo: Demo, demo_clips: Path) -> None:
