@@ -33,6 +33,7 @@ from speechadapt.core.limits import (
 )
 from speechadapt.core.seed import seed_everything
 from speechadapt.training.objective import Objective
+from speechadapt.training.optimiser import OptimizerName, make_optimizer
 from speechadapt.training.prefetch import Prefetch
 from speechadapt.training.record import Record
 from speechadapt.training.schedule import warmup_cosine
@@ -45,6 +46,7 @@ class TrainerConfig:
 
     Args:
         steps: Optimiser steps of the whole schedule.
+        optimizer: `adamw`, or `muon` (see `training/optimiser.py`).
         learning_rate: Peak learning rate.
         warmup_steps: Steps of the linear rise.
         final_rate: Last learning rate as a fraction of the peak.
@@ -66,6 +68,7 @@ class TrainerConfig:
     """
 
     steps: Count = 1000
+    optimizer: OptimizerName = "adamw"
     learning_rate: Positive = 1e-3
     warmup_steps: CountOrNone = 100
     final_rate: Probability = 0.02
@@ -156,8 +159,8 @@ class _Run:
         self.saved = -1
         self.objective = objective
         self.parallel = accelerator.num_processes > 1
-        optimizer = torch.optim.AdamW(
-            _groups(objective, config.weight_decay), lr=config.learning_rate, betas=config.betas
+        optimizer = make_optimizer(
+            objective, config.optimizer, config.learning_rate, config.weight_decay, config.betas
         )
         prepared = accelerator.prepare(objective, optimizer)
         self.wrapped, self.optimizer = prepared
@@ -386,14 +389,6 @@ class _Run:
             yield
         finally:
             restore()
-
-
-def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    trained = [p for p in module.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
 
 
 def _clone(module: nn.Module) -> dict[str, Tensor]:

@@ -1,8 +1,8 @@
 """Recognition with a Whisper-architecture encoder-decoder on its full padded window.
 
 The decoder is trained by next-token cross-entropy; an auxiliary CTC loss over characters on the
-encoder's frames (hybrid training, arXiv 1609.06773) makes the attention find its alignment early
-and is dropped from the saved model.
+encoder's frames (hybrid training, arXiv 1609.06773) makes the attention find its alignment early,
+and where a teacher is given the frames also learn to predict its frames. Neither is saved.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.nn import functional
 from transformers import WhisperFeatureExtractor
 
 from speechadapt.audio.augment import AugmentConfig, Signal, augment_features
-from speechadapt.core.limits import Count, Probability
+from speechadapt.core.limits import Count, NotNegative, Probability
 from speechadapt.core.seed import generator
 from speechadapt.data.batch import BatchConfig
 from speechadapt.encoders.whisper import WhisperEncoder
@@ -27,6 +27,7 @@ from speechadapt.training.loop import TrainerConfig
 from speechadapt.training.objective import Batch, Objective
 from speechadapt.training.scores import corpus_wer
 from speechadapt.training.speech import DataConfig, SpeechBatches, SpeechRow, mix_problems
+from speechadapt.training.teacher import FrameTeacher
 from speechadapt.training.whisper_model import (
     WhisperShape,
     greedy,
@@ -50,6 +51,8 @@ class Config:
         model: Shape.
         trainer: Steps.
         ctc_weight: Share of the auxiliary CTC loss.
+        teacher: Model folder of a trained encoder whose frames are to be predicted; empty for none.
+        teacher_weight: Weight of that prediction's error, beside the other two losses.
         no_speech_prob: Share of rows that hold noise alone.
         label_smoothing: Of the next-token loss.
         dev_items: Most dev recordings scored per corpus.
@@ -61,13 +64,26 @@ class Config:
     model: WhisperShape = field(default_factory=WhisperShape)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     ctc_weight: Probability = 0.3
+    teacher: str = ""
+    teacher_weight: NotNegative = 1.0
     no_speech_prob: Probability = 0.03
     label_smoothing: Probability = 0.05
     dev_items: Count = 60
 
     def problems(self) -> list[str]:
         """Say which settings do not fit one another."""
-        return mix_problems(self.data, self.batch)
+        found = mix_problems(self.data, self.batch)
+        if self.teacher and not (Path(self.teacher) / "config.json").is_file():
+            found.append(
+                f"teacher '{self.teacher}' holds no config.json; give the folder of a trained "
+                f"encoder, or teacher= for none."
+            )
+        return found
+
+    def sources(self) -> dict[str, Path]:
+        """Return the weights the run reads."""
+        name = "model.safetensors"
+        return {f"teacher/{name}": Path(self.teacher) / name} if self.teacher else {}
 
 
 def build(config: Config) -> Seq2SeqObjective:
@@ -97,21 +113,30 @@ class Seq2SeqObjective(Objective):
         self.extractor = WhisperFeatureExtractor(
             feature_size=80, chunk_length=config.model.window_s
         )
+        self.window = config.model.window_s * self.speech.sample_rate
         torch.manual_seed(config.trainer.seed)
         self.model = new_model(config.model, self.tokenizer)
         self.ctc_head = nn.Linear(config.model.dim, len(self.alphabet.symbols))
         self._encoder = [WhisperEncoder(self.model, self.extractor)]  # listed: not a submodule
+        self.teacher = (
+            FrameTeacher(config.teacher, config.model.dim, self._encoder[0].frame_rate)
+            if config.teacher
+            else None
+        )
         self._dev = self.speech.dev()
 
     def batch(self, step: int, rank: int) -> Batch:
         """Build features, tokens and characters; see `Objective.batch`."""
         random = generator(self.config.trainer.seed, "no speech", step, rank)
         rows = [self._or_noise(row, random) for row in self.speech.rows(step, rank)]
-        features, lengths = self._features(rows, step)
+        signals = [torch.from_numpy(row.signal[: self.window]) for row in rows]
+        features, plain, lengths = self._features(signals, rows, step)
         texts = [row.text for row in rows]
         inputs, labels = self._tokens(texts)
         symbols = [torch.tensor(self.alphabet.encode(text), dtype=torch.long) for text in texts]
-        return {
+        stretch = (plain / lengths).tolist()
+        taught = {} if self.teacher is None else self.teacher.inputs(signals, stretch)
+        return taught | {
             "features": features,
             "lengths": lengths,
             "inputs": inputs,
@@ -142,7 +167,12 @@ class Seq2SeqObjective(Objective):
         )
         weight = self.config.ctc_weight
         figures = {"attention": float(attention.detach()), "ctc": float(ctc.detach())}
-        return (1 - weight) * attention + weight * ctc, figures
+        loss = (1 - weight) * attention + weight * ctc
+        if self.teacher is not None:
+            error = self.teacher(frames, lengths, batch)
+            figures["teacher"] = float(error.detach())
+            loss = loss + self.config.teacher_weight * error
+        return loss, figures
 
     def summary(self) -> dict[str, str]:
         """Say what the run reads; see `Objective.summary`."""
@@ -164,9 +194,9 @@ class Seq2SeqObjective(Objective):
         seconds = float(random.uniform(0.3, self.config.model.window_s * 0.9))
         return SpeechRow(self.speech.noise_row(seconds, row.random), "", row.random)
 
-    def _features(self, rows: list[SpeechRow], step: int) -> tuple[Tensor, Tensor]:
-        longest = self.config.model.window_s * self.speech.sample_rate
-        signals = [torch.from_numpy(row.signal[:longest]) for row in rows]
+    def _features(
+        self, signals: list[Tensor], rows: list[SpeechRow], step: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
         features, lengths = self._encoder[0].extract(signals)
         counts: list[int] = []
         for number, (row, length) in enumerate(zip(rows, lengths.tolist(), strict=True)):
@@ -177,7 +207,7 @@ class Seq2SeqObjective(Objective):
             features[number] = float(features[number].min())
             features[number, :, : len(changed)] = torch.from_numpy(changed.T)
             counts.append(len(changed))
-        return features, torch.tensor(counts)
+        return features, lengths, torch.tensor(counts)
 
     def _tokens(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         end = int(self.model.config.eos_token_id)
@@ -200,8 +230,7 @@ class Seq2SeqObjective(Objective):
         )
 
     def _read(self, signals: list[Signal]) -> list[str]:
-        longest = self.config.model.window_s * self.speech.sample_rate
-        waveforms = [torch.from_numpy(signal[:longest]).to(self.device) for signal in signals]
+        waveforms = [torch.from_numpy(signal[: self.window]).to(self.device) for signal in signals]
         frames, _ = self._encoder[0].encode(waveforms)
         most = min(60, self.config.model.target_tokens - len(self.prefix))
         rows = greedy(self.model, frames, self.prefix, most)

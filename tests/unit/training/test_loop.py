@@ -12,7 +12,6 @@ import pytest
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
-from torch import nn
 
 from speechadapt.core.errors import CheckpointError
 from speechadapt.training import loop
@@ -234,13 +233,6 @@ def test_the_average_is_what_is_scored_and_saved(tmp_path: Path) -> None:
     saved = load_file(tmp_path / "last/model.safetensors")
     assert all(torch.equal(saved[name], average[name]) for name in saved)
     assert any(not torch.equal(live[name], average[name]) for name in saved)
-
-
-def test_vectors_are_not_decayed() -> None:
-    decayed, kept = loop._groups(nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2)), 0.1)
-    assert [part.ndim for part in decayed["params"]] == [2]
-    assert [part.ndim for part in kept["params"]] == [1, 1, 1]
-    assert (decayed["weight_decay"], kept["weight_decay"]) == (0.1, 0.0)
 
 
 def test_the_scale_of_half_precision_survives_a_stop(
