@@ -1,6 +1,7 @@
 """Train a linear classifier on a frozen encoder's mean frame and score it on a labelled corpus.
 
-Usage: probe.py --model FOLDER [--data ROOT] [--corpus esc10] [--split dev|test] [--output FILE]
+Usage: probe.py --model NAME_OR_FOLDER [--data ROOT] [--corpus esc10] [--split dev|test]
+                [--output FILE]
 
 The frames of every layer are averaged over time; layer and weight decay are chosen by
 leave-one-fold-out on the train split (`--split dev` prints that and stops), the classifier is then
@@ -10,17 +11,18 @@ fitted to the whole of it and scored on the test split.
 from __future__ import annotations
 
 import argparse
-import os
+import datetime
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench_facts import describe_command, environment
+from bench_facts import describe_command
+from eval_pack import data_root, weights_hash
 
-from speechadapt.core.errors import ConfigError, SpeechadaptError
-from speechadapt.core.files import atomic_write_json, hash_file
+from speechadapt.core.errors import SpeechadaptError
+from speechadapt.core.files import atomic_write_json
 
 DECAYS = (1e-4, 1e-3, 1e-2, 1e-1)
 
@@ -49,8 +51,9 @@ def read_states(
 
     from speechadapt.data.corpora.pack import load_corpus, read_audio
     from speechadapt.encoders.catalog import load_encoder
+    from speechadapt.models.card import bundled_models
 
-    encoder = load_encoder(model, offline=True)
+    encoder = load_encoder(bundled_models().get(model, Path(model)), offline=True)
     rows: list[Any] = []
     utterances = load_corpus(root, corpus, split)
     for utterance in utterances:
@@ -125,18 +128,18 @@ def run(options: argparse.Namespace, words: Sequence[str]) -> int:
     import torch
 
     from speechadapt.metrics.bootstrap import bootstrap_ratio
+    from speechadapt.metrics.speed import describe_environment
 
-    if not options.data:
-        raise ConfigError("no data pack was given; set --data or SPEECHADAPT_DATA.")
-    root = Path(options.data)
+    root = data_root(options.data)
     states, labels, folds = read_states(options.model, root, options.corpus, "train")
     classes = sorted(set(labels))
     targets = torch.tensor([classes.index(label) for label in labels])
     choice = choose(states, targets, folds)
-    print(
-        f"{len(classes)} classes; chosen on train, leave one fold out: layer {choice.layer} of "
-        f"{states.shape[1] - 1}, decay {choice.decay:g}: {choice.accuracy:.1%}"
+    chosen = (
+        f"layer {choice.layer} of {states.shape[1] - 1} and decay {choice.decay:g} chosen on "
+        f"train, leave one fold out ({choice.accuracy:.1%})"
     )
+    print(f"{len(classes)} classes; {chosen}")
     if options.split == "dev":
         return 0
     held, answers, _ = read_states(options.model, root, options.corpus, "test")
@@ -147,21 +150,23 @@ def run(options: argparse.Namespace, words: Sequence[str]) -> int:
         f"{options.corpus} test: {interval.estimate:.1%} of {len(right)} "
         f"[{interval.low:.1%}, {interval.high:.1%}]"
     )
-    if options.output:
-        scored = {
-            "command": describe_command("probe.py", words),
-            "corpus": options.corpus,
-            "weights_sha256": hash_file(Path(options.model) / "model.safetensors"),
-            "layer": choice.layer,
-            "decay": choice.decay,
-            "accuracy_folds": choice.accuracy,
+    if options.output is not None:
+        row = {
+            "set": f"{options.corpus}/test, linear probe",
+            "headline": "accuracy",
             "accuracy": interval.estimate,
-            "low": interval.low,
-            "high": interval.high,
-            "clips": len(right),
-            "environment": environment("cpu", "float32", torch.get_num_threads(), "1"),
+            "accuracy_interval": {"low": interval.low, "high": interval.high},
+            "items": len(right),
+            "note": chosen,
         }
-        atomic_write_json(Path(options.output), scored)
+        scored = {
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "command": describe_command("probe.py", words, pack=True),
+            "weights_sha256": weights_hash(options.model),
+            "environment": describe_environment("cpu", torch.float32, 1).line,
+            "sets": [row],
+        }
+        atomic_write_json(options.output, scored)
     return 0
 
 
@@ -170,10 +175,10 @@ def main(words: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if words is None else words
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", required=True)
-    parser.add_argument("--data", default=os.environ.get("SPEECHADAPT_DATA", ""))
+    parser.add_argument("--data", type=Path, help="the pack's folder (default: SPEECHADAPT_DATA)")
     parser.add_argument("--corpus", default="esc10")
     parser.add_argument("--split", choices=["dev", "test"], default="dev")
-    parser.add_argument("--output", default="")
+    parser.add_argument("--output", type=Path)
     try:
         return run(parser.parse_args(words), words)
     except SpeechadaptError as error:
