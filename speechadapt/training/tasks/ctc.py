@@ -27,6 +27,7 @@ from speechadapt.training.ctc_loss import ctc_per_label
 from speechadapt.training.loop import TrainerConfig
 from speechadapt.training.objective import Batch, Objective
 from speechadapt.training.scores import corpus_wer
+from speechadapt.training.sources import missing_models, weight_files
 from speechadapt.training.speech import DataConfig, SpeechBatches, mix_problems
 
 
@@ -57,19 +58,11 @@ class Config:
 
     def problems(self) -> list[str]:
         """Say which settings do not fit one another, and where `init` holds no model."""
-        found = mix_problems(self.data, self.batch)
-        if self.init and not (Path(self.init) / "model.safetensors").is_file():
-            found.append(
-                f"init '{self.init}' holds no model.safetensors; give the folder of a trained "
-                f"model, such as the `best` of a pre-training run, or init= for a random start."
-            )
-        return found
+        return mix_problems(self.data, self.batch) + missing_models({"init": self.init})
 
     def sources(self) -> dict[str, Path]:
         """Name the files, besides the manifests, that the result depends on."""
-        return (
-            {"init/model.safetensors": Path(self.init) / "model.safetensors"} if self.init else {}
-        )
+        return weight_files({"init": self.init})
 
 
 def build(config: Config) -> CtcObjective:

@@ -14,7 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import WhisperFeatureExtractor
+from transformers import (
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+    WhisperTokenizer,
+)
 
 from speechadapt.audio.augment import AugmentConfig, Signal, augment_features
 from speechadapt.core.limits import Count, NotNegative, Probability
@@ -26,6 +30,7 @@ from speechadapt.training.ctc_loss import ctc_per_label
 from speechadapt.training.loop import TrainerConfig
 from speechadapt.training.objective import Batch, Objective
 from speechadapt.training.scores import corpus_wer
+from speechadapt.training.sources import missing_models, weight_files
 from speechadapt.training.speech import DataConfig, SpeechBatches, SpeechRow, mix_problems
 from speechadapt.training.teacher import FrameTeacher
 from speechadapt.training.whisper_model import (
@@ -50,6 +55,7 @@ class Config:
         augment: Augmentation.
         model: Shape.
         trainer: Steps.
+        init: Folder of a model of this shape to start from, with its tokenizer.
         ctc_weight: Share of the auxiliary CTC loss.
         teacher: Model folder of a trained encoder whose frames are to be predicted; empty for none.
         teacher_weight: Weight of that prediction's error, beside the other two losses.
@@ -63,6 +69,7 @@ class Config:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: WhisperShape = field(default_factory=WhisperShape)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    init: str = ""
     ctc_weight: Probability = 0.3
     teacher: str = ""
     teacher_weight: NotNegative = 1.0
@@ -72,18 +79,14 @@ class Config:
 
     def problems(self) -> list[str]:
         """Say which settings do not fit one another."""
-        found = mix_problems(self.data, self.batch)
-        if self.teacher and not (Path(self.teacher) / "config.json").is_file():
-            found.append(
-                f"teacher '{self.teacher}' holds no config.json; give the folder of a trained "
-                f"encoder, or teacher= for none."
-            )
-        return found
+        return mix_problems(self.data, self.batch) + missing_models(self._models())
 
     def sources(self) -> dict[str, Path]:
-        """Return the weights the run reads."""
-        name = "model.safetensors"
-        return {f"teacher/{name}": Path(self.teacher) / name} if self.teacher else {}
+        """Name the files, besides the manifests, that the result depends on."""
+        return weight_files(self._models())
+
+    def _models(self) -> dict[str, str]:
+        return {"init": self.init, "teacher": self.teacher}
 
 
 def build(config: Config) -> Seq2SeqObjective:
@@ -107,7 +110,11 @@ class Seq2SeqObjective(Objective):
         self.speech = SpeechBatches(config.data, config.batch, config.augment, config.trainer.seed)
         self.ids = self.speech.ids
         texts = sorted(item.text or "" for item in self.speech.utterances)
-        self.tokenizer = train_tokenizer(texts, config.model)
+        self.tokenizer = (
+            WhisperTokenizer.from_pretrained(config.init)
+            if config.init
+            else train_tokenizer(texts, config.model)
+        )
         self.prefix = prefix_ids(self.tokenizer)
         self.no_speech = int(self.tokenizer.convert_tokens_to_ids("<|nospeech|>"))
         self.extractor = WhisperFeatureExtractor(
@@ -116,6 +123,11 @@ class Seq2SeqObjective(Objective):
         self.window = config.model.window_s * self.speech.sample_rate
         torch.manual_seed(config.trainer.seed)
         self.model = new_model(config.model, self.tokenizer)
+        if config.init:
+            start = WhisperForConditionalGeneration.from_pretrained(
+                config.init, dtype=torch.float32, use_safetensors=True
+            )
+            self.model.load_state_dict(start.state_dict())
         self.ctc_head = nn.Linear(config.model.dim, len(self.alphabet.symbols))
         self._encoder = [WhisperEncoder(self.model, self.extractor)]  # listed: not a submodule
         self.teacher = (

@@ -80,4 +80,5 @@ def test_an_encoder_decoder_learns_from_a_teacher(build: Callable[..., Any], fol
 def test_a_folder_without_a_model_is_named_before_the_run(tmp_path: Path) -> None:
     from speechadapt.training.tasks.seq2seq import Config
 
-    assert any("holds no config.json" in line for line in Config(teacher=str(tmp_path)).problems())
+    (problem,) = Config(teacher=str(tmp_path)).problems()
+    assert "holds no model.safetensors" in problem

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,3 +78,14 @@ def test_dev_sets_are_scored_by_corpus(objective: Any) -> None:
     with torch.no_grad():
         scores = objective.evaluate()
     assert set(scores) == {"wer", "tones"}
+
+
+def test_a_run_starts_from_a_model_and_its_tokenizer(
+    build: Callable[..., Any], objective: Any, tmp_path: Path
+) -> None:
+    objective.save(tmp_path)
+    started = build("seq2seq", f"init={tmp_path}", "trainer.seed=9")
+    expected = objective.model.state_dict()
+    for name, value in started.model.state_dict().items():
+        assert torch.equal(value, expected[name].half().float()), name
+    assert started.tokenizer.get_vocab() == objective.tokenizer.get_vocab()
