@@ -98,6 +98,8 @@ RECOGNISERS = (
         },
     ),
 )
+# Linear probes of frozen encoders by their files: the bundled model that was probed.
+PROBES = {"mini-ast.json": "mini-ast"}
 # Published with the data pack; nothing in this repository measured it.
 POCKETSPHINX = {"fsdd/test_speaker": 0.88, "connected": 0.99, "orders": 0.37, "wake/test": 0.91}
 POCKETSPHINX_RTF = "0.16 to 0.58"
@@ -130,6 +132,7 @@ class Results:
         paths = sorted(self.folder.glob("*.json"))
         found = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in paths}
         known = {one.file for one in RECOGNISERS} | {claim.file for claim in CLAIMS.values()}
+        known |= set(PROBES)
         problems = [
             f"docs/results/{name} {problem}"
             for name, content in found.items()
@@ -150,6 +153,8 @@ class Results:
         places = [word for word in shlex.split(str(content.get("command", ""))) if is_place(word)]
         if places:
             yield f"names {', '.join(places)} in its command; such a place is of one machine."
+        if name in PROBES:
+            yield from self._weight_problems(PROBES[name], content)
         for recogniser in RECOGNISERS:
             if recogniser.file == name:
                 yield from self._score_problems(recogniser, content)
@@ -158,15 +163,18 @@ class Results:
         search = search_of(content["fingerprint"]["decoder"])
         if search != recogniser.search:
             yield f"was decoded as '{search}', not '{recogniser.search}'."
-        folder = self.models.get(recogniser.model)
-        if folder is None:
-            yield f"holds scores of {recogniser.model}, which is not bundled."
-        elif hash_file(folder / "model.safetensors") != content.get("weights_sha256"):
-            yield f"was measured with other weights than those bundled as {recogniser.model}."
+        yield from self._weight_problems(recogniser.model, content)
         labels = {label for one in content["sets"] for label in one["normalisers"]}
         others = sorted(label for label in labels if not label.startswith("verbatim "))
         if others:
             yield f"was scored with the normaliser {', '.join(others)}, not verbatim."
+
+    def _weight_problems(self, model: str, content: Mapping[str, Any]) -> Iterator[str]:
+        folder = self.models.get(model)
+        if folder is None:
+            yield f"holds scores of {model}, which is not bundled."
+        elif hash_file(folder / "model.safetensors") != content.get("weights_sha256"):
+            yield f"was measured with other weights than those bundled as {model}."
 
 
 def search_of(decoder: Mapping[str, Any]) -> str:
@@ -226,6 +234,18 @@ def set_notes(scored: Mapping[str, Any]) -> str:
     return f"{items} clips, {voices}; {texts} of the texts in training"
 
 
+def probes(results: Results) -> Iterator[str]:
+    """Yield a sentence per linear probe of a frozen encoder."""
+    for file, model in PROBES.items():
+        for one in results.files.get(file, {}).get("sets", ()):
+            ends = one["accuracy_interval"]
+            yield (
+                f"Frozen `{model}`, {one['set']}: accuracy {percent(one['accuracy'])} % "
+                f"[{percent(ends['low'])}, {percent(ends['high'])}], {one['items']} clips; "
+                f"{one['note']}."
+            )
+
+
 def speeds(results: Results) -> Iterator[tuple[str, ...]]:
     """Yield the rows of the table of speed, memory and robustness."""
     for name, claim in CLAIMS.items():
@@ -283,6 +303,7 @@ def render(results: Results, base: Path = ROOT) -> str:
         "Normaliser `verbatim`, scorer jiwer, greedy search where nothing else is said.",
         table(("test set", "recogniser", "WER, %", "bar", "", "what it is"), word_errors(results)),
         POCKETSPHINX_NOTE,
+        *probes(results),
         "Speed, memory and robustness; in brackets the range over repeats, made as the file says.",
         table(("what", "measured", "bar", ""), speeds(results)),
     ]

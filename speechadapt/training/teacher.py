@@ -61,7 +61,8 @@ class FrameTeacher(nn.Module):
         wanted = self._targets(batch, frames.shape[1])
         error = (self.predict(frames) - wanted).square().mean(-1)
         valid = length_mask(lengths, frames.shape[1])
-        return error[valid].mean()
+        mean: Tensor = error[valid].mean()
+        return mean
 
     @torch.no_grad()
     def _targets(self, batch: dict[str, Tensor], count: int) -> Frames:

@@ -225,3 +225,41 @@ def test_every_set_of_the_table_is_one_that_is_scored() -> None:
     assert set(gen_results.SETS) <= set(eval_pack.SETS["test"])
     assert {name for one in gen_results.RECOGNISERS for name in one.bars} <= set(gen_results.SETS)
     assert set(gen_results.POCKETSPHINX) <= set(gen_results.SETS)
+
+
+def probe(results: gen_results.Results, weights: str) -> dict[str, Any]:
+    """Return what `probe.py` writes."""
+    return {
+        "date": "2025-01-02",
+        "command": 'python tools/probe.py --model mini-ast --data "$SPEECHADAPT_DATA"',
+        "environment": "cpu, float32, 1 threads",
+        "weights_sha256": weights,
+        "sets": [
+            {
+                "set": "esc10/test, linear probe",
+                "accuracy": 0.8125,
+                "accuracy_interval": {"low": 0.725, "high": 0.8875},
+                "items": 80,
+                "note": "layer 2",
+            }
+        ],
+    }
+
+
+def test_a_probe_of_the_bundled_encoder_gets_a_sentence(results: gen_results.Results) -> None:
+    folder = results.folder.parent / "pretrained" / "mini-ast"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"ast")
+    models = {**results.models, "mini-ast": folder}
+    found = gen_results.Results(results.folder, models)
+    put(found, "mini-ast.json", probe(found, hash_file(folder / "model.safetensors")))
+    assert list(gen_results.probes(found)) == [
+        "Frozen `mini-ast`, esc10/test, linear probe: accuracy 81.2 % [72.5, 88.8], 80 clips; "
+        "layer 2."
+    ]
+
+
+def test_a_probe_of_other_weights_is_refused(results: gen_results.Results) -> None:
+    put(results, "mini-ast.json", probe(results, "another"))
+    with pytest.raises(DataError, match="holds scores of mini-ast, which is not bundled"):
+        _ = results.files
