@@ -1,1 +1,1 @@
-"""Adapters at the sites of frozen encoders. Nothing here yet."""
+"""Adapters at the sites of frozen encoders: methods, attaching, merging, verifying, storing."""

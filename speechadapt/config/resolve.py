@@ -8,8 +8,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
-from speechadapt.config.bind import bind
 from speechadapt.config.compose import compose
+from speechadapt.core.bind import bind
 from speechadapt.core.errors import CatalogError, ConfigError
 from speechadapt.training.catalog import task_module
 from speechadapt.training.loop import TrainerConfig

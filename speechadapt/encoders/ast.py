@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from speechadapt.core.errors import CheckpointError
 from speechadapt.core.shapes import Clip, Frames, Lengths
 from speechadapt.encoders.base import Encoder
 from speechadapt.encoders.features import ast_fbank
-from speechadapt.encoders.sites import Site, at, by_role
+from speechadapt.encoders.sites import ConvShape, Grid, Site, at, by_role
 from speechadapt.encoders.source import load_extractor, load_weights
 
 MODEL_TYPE = "audio-spectrogram-transformer"
@@ -65,8 +66,8 @@ class AstEncoder(Encoder):
     @property
     def grid(self) -> tuple[int, int]:
         """Patches along frequency and along time."""
-        frequency, time = self.model.embeddings.get_shape(self.config)
-        return int(frequency), int(time)
+        grid = grid_of(self.config)
+        return grid.rows, grid.columns
 
     def extract(
         self, waveforms: Sequence[Clip]
@@ -102,6 +103,15 @@ class AstEncoder(Encoder):
         whole = (lengths - self.config.patch_size) // self.config.time_stride + 1
         return frames, whole.clamp(1, self.grid[1])
 
+    def residual_mask(self, features: Float[Tensor, "batch time mels"], lengths: Lengths) -> None:
+        """Return None: the model has no mask, so padding is part of its input.
+
+        Args:
+            features: As returned by `extract`.
+            lengths: Valid feature frames per row.
+        """
+        del features, lengths
+
     def tokens(
         self, features: Float[Tensor, "batch time mels"]
     ) -> Float[Tensor, "batch tokens dim"]:
@@ -118,6 +128,18 @@ class AstEncoder(Encoder):
         return states
 
 
+def grid_of(config: Any) -> Grid:
+    """Return how the tokens of an `ASTModel` lie.
+
+    Args:
+        config: The model's `ASTConfig`.
+    """
+    patch = config.patch_size
+    rows = (config.num_mel_bins - patch) // config.frequency_stride + 1
+    columns = (config.max_length - patch) // config.time_stride + 1
+    return Grid(_SPECIAL_TOKENS, rows, columns)
+
+
 def sites(config: Any) -> dict[str, Site]:
     """Return the table of sites of an `ASTModel`, by role.
 
@@ -125,11 +147,15 @@ def sites(config: Any) -> dict[str, Site]:
         config: The model's `ASTConfig`.
     """
     dim = config.hidden_size
-    table = [at("stem.conv.0", "embeddings.patch_embeddings.projection", 1, dim, "Conv2d")]
+    patch = config.patch_size
+    cut = ConvShape(patch, config.time_stride, across=(patch, config.frequency_stride))
+    table = [at("stem.conv.0", "embeddings.patch_embeddings.projection", 1, dim, "Conv2d", cut)]
     for index in range(config.num_hidden_layers):
         table += _layer_sites(index, dim, config.intermediate_size)
     table.append(Site("encoder", "layers.0", "layernorm", dim, dim, kind="LayerNorm"))
-    return by_role(table)
+    grid = grid_of(config)
+    # the stem's own tokens are patches too, but a convolution gives them as a picture
+    return by_role(site if site.conv else replace(site, grid=grid) for site in table)
 
 
 def _layer_sites(index: int, dim: int, wide: int) -> list[Site]:

@@ -7,15 +7,15 @@ model (`model`), never changes its state-dict keys, and knows nothing about adap
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
 from speechadapt.core.errors import ConfigError, SiteError, near_misses
-from speechadapt.core.shapes import Clip, Frames, Lengths
+from speechadapt.core.shapes import Clip, Frames, Lengths, Mask
 from speechadapt.encoders.sites import Site, select
-from speechadapt.encoders.source import Source
+from speechadapt.encoders.source import Source, fingerprint_weights
 
 PADDINGS = ("full", "native")
 
@@ -49,6 +49,9 @@ class Encoder(nn.Module, ABC):
             its singles.
         sites: Every site by role, in the order of the computation.
         source: What the weights were loaded from; None where the model was built in memory.
+        followers: Modules that take part in every change of device, dtype and mode without being
+            part of the encoder's state: what is attached to it.
+        attached: What directs the attached; None where nothing ever was.
     """
 
     family: str
@@ -60,6 +63,12 @@ class Encoder(nn.Module, ABC):
     masks_padding: bool
     sites: dict[str, Site]
     source: Source | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.followers: list[nn.Module] = []
+        self.attached: object | None = None
+        self._fingerprint: tuple[object, str] = (None, "")
 
     @abstractmethod
     def extract(self, waveforms: Sequence[Clip]) -> tuple[torch.Tensor, Lengths]:
@@ -85,6 +94,18 @@ class Encoder(nn.Module, ABC):
             Frames and the valid number of them per row.
         """
 
+    @abstractmethod
+    def residual_mask(self, features: torch.Tensor, lengths: Lengths) -> Mask | None:
+        """Return the valid positions of the residual stream between the layers.
+
+        Args:
+            features: As returned by `extract`.
+            lengths: Valid feature frames per row.
+
+        Returns:
+            True where a position is valid; None where the model takes padding for input.
+        """
+
     def encode(self, waveforms: Sequence[Clip]) -> tuple[Frames, Lengths]:
         """Extract features and encode them, on the model's device and in its dtype.
 
@@ -99,11 +120,35 @@ class Encoder(nn.Module, ABC):
         frames, valid = self(features.to(first.device, first.dtype), lengths.to(first.device))
         return frames, valid
 
+    def fingerprint(self) -> str:
+        """Return the fingerprint of the base weights as they are (see `fingerprint_weights`).
+
+        It is computed once and again only after a weight was moved or written.
+        """
+        state = self.model.state_dict().values()
+        key = tuple((one.data_ptr(), -1 if one.is_inference() else one._version) for one in state)
+        if self._fingerprint[0] != key:
+            self._fingerprint = (key, fingerprint_weights(self.model))
+        return self._fingerprint[1]
+
     def freeze(self) -> Encoder:
         """Stop gradients to every base weight and switch to evaluation mode; return self."""
         for parameter in self.model.parameters():
             parameter.requires_grad = False
         self.model.eval()
+        return self
+
+    def train(self, mode: bool = True) -> Encoder:
+        """Switch the encoder and what follows it to training or evaluation mode; return self."""
+        super().train(mode)
+        for follower in self.followers:
+            follower.train(mode)
+        return self
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Encoder:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for follower in self.followers:
+            follower._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
     def site(self, role: str) -> Site:

@@ -31,6 +31,41 @@ _ROLE = re.compile(
 
 
 @dataclass(frozen=True)
+class ConvShape:
+    """How a convolution at a site is built.
+
+    Args:
+        kernel: Taps along time.
+        stride: Positions from one output to the next.
+        padding: Zeros the module itself puts on either side.
+        groups: Groups of channels.
+        across: Taps and stride along frequency, where the convolution cuts patches from a picture
+            (a `Conv2d` on `[batch, channels, frequency, time]`).
+    """
+
+    kernel: int
+    stride: int = 1
+    padding: int = 0
+    groups: int = 1
+    across: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How the tokens of a picture-like encoder lie: special ones first, then row after row.
+
+    Args:
+        specials: Tokens before the first patch.
+        rows: Frequency rows.
+        columns: Time columns.
+    """
+
+    specials: int
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True)
 class Site:
     """One place of an encoder.
 
@@ -47,6 +82,8 @@ class Site:
         kind: Class name of the written module.
         writes_input: True where the write replaces what goes into `write` instead of what comes
             out of it: a Conformer's `end` stands before the layer's closing norm.
+        conv: Shape of the convolution, where the site is one.
+        grid: How the tokens lie, where they are patches of a spectrogram.
     """
 
     role: str
@@ -58,13 +95,22 @@ class Site:
     branch_scale: float = 1.0
     kind: str = "Linear"
     writes_input: bool = False
+    conv: ConvShape | None = None
+    grid: Grid | None = None
 
     def __post_init__(self) -> None:
         if not _ROLE.fullmatch(self.role):
             raise SiteError(f"'{self.role}' is not a role; see speechadapt/encoders/sites.py.")
 
 
-def at(role: str, path: str, dim_in: int, dim_out: int, kind: str = "Linear") -> Site:
+def at(
+    role: str,
+    path: str,
+    dim_in: int,
+    dim_out: int,
+    kind: str = "Linear",
+    conv: ConvShape | None = None,
+) -> Site:
     """Return the site that reads and writes one and the same module.
 
     Args:
@@ -73,8 +119,9 @@ def at(role: str, path: str, dim_in: int, dim_out: int, kind: str = "Linear") ->
         dim_in: Width of the module's input.
         dim_out: Width of the module's output.
         kind: The module's class name.
+        conv: Its shape, where it is a convolution.
     """
-    return Site(role=role, read=path, write=path, dim_in=dim_in, dim_out=dim_out, kind=kind)
+    return Site(role, path, path, dim_in, dim_out, kind=kind, conv=conv)
 
 
 def by_role(sites: Iterable[Site]) -> dict[str, Site]:

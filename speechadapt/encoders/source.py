@@ -77,6 +77,26 @@ def fingerprint_module(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def fingerprint_weights(module: nn.Module) -> str:
+    """Return a SHA-256 over what a module's weights are, whatever they are called.
+
+    Names do not count, since they change between releases of transformers. Nor does the precision
+    in memory: weights read from a file in half precision have the same fingerprint as float16 and
+    as float32, which holds the same numbers.
+
+    Args:
+        module: Any module; every parameter and stored buffer counts, by shape and values.
+    """
+    digests = []
+    for tensor in module.state_dict().values():
+        values = tensor.detach().cpu()
+        values = values.float() if values.is_floating_point() else values.long()
+        digest = hashlib.sha256(f"{tuple(values.shape)}|".encode())
+        digest.update(values.contiguous().view(-1).view(torch.uint8).numpy())
+        digests.append(digest.hexdigest())
+    return hash_json(sorted(digests))
+
+
 def weight_files(directory: Path) -> list[Path]:
     """Return a folder's safetensors files, sorted by name.
 

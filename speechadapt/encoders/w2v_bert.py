@@ -16,10 +16,10 @@ from torch import Tensor
 from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2BertConfig, Wav2Vec2BertModel
 
 from speechadapt.core.errors import CheckpointError
-from speechadapt.core.shapes import Clip, Frames, Lengths, length_mask
+from speechadapt.core.shapes import Clip, Frames, Lengths, Mask, length_mask
 from speechadapt.encoders.base import Encoder
 from speechadapt.encoders.features import seamless_fbank
-from speechadapt.encoders.sites import Site, at, by_role
+from speechadapt.encoders.sites import ConvShape, Site, at, by_role
 from speechadapt.encoders.source import load_extractor, load_weights
 
 MODEL_TYPE = "wav2vec2-bert"
@@ -95,6 +95,17 @@ class W2vBertEncoder(Encoder):
         output = self.model(input_features=features, attention_mask=mask.long())
         return output.last_hidden_state, lengths
 
+    def residual_mask(
+        self, features: Float[Tensor, "batch frames stacked"], lengths: Lengths
+    ) -> Mask:
+        """Return the valid frames: the positions of the features are those of the residual stream.
+
+        Args:
+            features: As returned by `extract`.
+            lengths: Valid rows per clip.
+        """
+        return length_mask(lengths, features.shape[1])
+
     def _forget_positions(self) -> None:
         # transformers keeps the rotary table of the last length whatever its device, dtype or
         # inference mode; a table made under inference_mode cannot take part in training
@@ -126,6 +137,8 @@ def _layer_sites(index: int, config: Any) -> list[Site]:
     dim = config.hidden_size
     role, path = f"layer.{index}", f"encoder.layers.{index}"
     attention, conv = f"{path}.self_attn", f"{path}.conv_module"
+    # the module pads on the left itself, before the depthwise convolution
+    depthwise = ConvShape(config.conv_depthwise_kernel_size, groups=dim)
     return [
         *_feed_forward_sites(role, path, "ffn1", config),
         at(f"{role}.norm.attn", f"{path}.self_attn_layer_norm", dim, dim, "LayerNorm"),
@@ -142,10 +155,10 @@ def _layer_sites(index: int, config: Any) -> list[Site]:
             tap=f"{path}.self_attn_layer_norm",
         ),
         at(f"{role}.norm.conv", f"{conv}.layer_norm", dim, dim, "LayerNorm"),
-        at(f"{role}.conv.pw1", f"{conv}.pointwise_conv1", dim, 2 * dim, "Conv1d"),
-        at(f"{role}.conv.depthwise", f"{conv}.depthwise_conv", dim, dim, "Conv1d"),
+        at(f"{role}.conv.pw1", f"{conv}.pointwise_conv1", dim, 2 * dim, "Conv1d", ConvShape(1)),
+        at(f"{role}.conv.depthwise", f"{conv}.depthwise_conv", dim, dim, "Conv1d", depthwise),
         at(f"{role}.norm.depthwise", f"{conv}.depthwise_layer_norm", dim, dim, "LayerNorm"),
-        at(f"{role}.conv.pw2", f"{conv}.pointwise_conv2", dim, dim, "Conv1d"),
+        at(f"{role}.conv.pw2", f"{conv}.pointwise_conv2", dim, dim, "Conv1d", ConvShape(1)),
         Site(
             f"{role}.conv",
             read=conv,

@@ -19,10 +19,10 @@ from transformers import (
 from transformers.masking_utils import create_bidirectional_mask
 
 from speechadapt.core.errors import CheckpointError, ShapeError
-from speechadapt.core.shapes import Clip, Frames, Lengths, length_mask
+from speechadapt.core.shapes import Clip, Frames, Lengths, Mask, length_mask
 from speechadapt.encoders.base import Encoder, check_padding
 from speechadapt.encoders.features import whisper_log_mel
-from speechadapt.encoders.sites import Site, at, by_role
+from speechadapt.encoders.sites import ConvShape, Site, at, by_role
 from speechadapt.encoders.source import load_extractor, load_weights
 
 MODEL_TYPE = "whisper"
@@ -39,7 +39,8 @@ class WhisperEncoder(Encoder):
     fills the window.
 
     Args:
-        model: A Whisper model; its encoder module becomes `self.model`, the rest is not kept.
+        model: A Whisper model, or the encoder of one (another `WhisperEncoder`'s `model`, for two
+            paddings over one set of weights); the encoder module becomes `self.model`.
         extractor: The model's feature extractor.
         padding: `full` or `native`.
 
@@ -53,7 +54,7 @@ class WhisperEncoder(Encoder):
 
     def __init__(
         self,
-        model: WhisperModel | WhisperForConditionalGeneration,
+        model: WhisperPreTrainedModel,
         extractor: WhisperFeatureExtractor,
         padding: str = "full",
     ) -> None:
@@ -109,6 +110,19 @@ class WhisperEncoder(Encoder):
         if self.padding == "full":
             return self.model(features).last_hidden_state, valid
         return self._native(features, lengths, valid), valid
+
+    def residual_mask(
+        self, features: Float[Tensor, "batch mels time"], lengths: Lengths
+    ) -> Mask | None:
+        """Return the valid frames at native length; None at the full window, which has no mask.
+
+        Args:
+            features: As returned by `extract`.
+            lengths: Valid feature frames per row.
+        """
+        if self.padding == "full":
+            return None
+        return length_mask((lengths - 1) // 2 + 1, (features.shape[-1] - 1) // 2 + 1)
 
     def _native(
         self, features: Float[Tensor, "batch mels time"], lengths: Lengths, valid: Lengths
@@ -174,8 +188,8 @@ def sites(config: Any) -> dict[str, Site]:
     dim = config.d_model
     last = config.encoder_layers - 1
     table = [
-        at("stem.conv.0", "conv1", config.num_mel_bins, dim, "Conv1d"),
-        at("stem.conv.1", "conv2", dim, dim, "Conv1d"),
+        at("stem.conv.0", "conv1", config.num_mel_bins, dim, "Conv1d", ConvShape(3, 1, 1)),
+        at("stem.conv.1", "conv2", dim, dim, "Conv1d", ConvShape(3, 2, 1)),
     ]
     for index in range(last + 1):
         table += _layer_sites(index, dim, config.encoder_ffn_dim)

@@ -105,6 +105,51 @@ def test_every_site_has_the_widths_it_promises(encoder, clips):
     assert seen == {role: (site.dim_in, site.dim_out) for role, site in encoder.sites.items()}
 
 
+def test_every_convolution_is_built_as_its_site_says(encoder):
+    for site in encoder.sites.values():
+        module = encoder.model.get_submodule(site.write)
+        assert (site.conv is not None) == isinstance(module, nn.Conv1d | nn.Conv2d), site
+        if site.conv is None:
+            continue
+        time = (module.kernel_size[-1], module.stride[-1], module.padding[-1], module.groups)
+        assert time == (site.conv.kernel, site.conv.stride, site.conv.padding, site.conv.groups)
+        frequency = (module.kernel_size[0], module.stride[0])
+        assert site.conv.across == (frequency if isinstance(module, nn.Conv2d) else None)
+
+
+def test_a_grid_counts_every_token(encoder, clips):
+    counted: list[int] = []
+    grids = {site.grid for site in encoder.sites.values() if site.conv is None}
+    assert len(grids) == 1
+    grid = grids.pop()
+    with hooked(
+        [
+            on_input(
+                encoder,
+                "layers.0" if encoder.family != "w2v_bert" else "encoder.layers.0",
+                lambda x: counted.append(x.shape[1]),
+            )
+        ]
+    ):
+        encode(encoder, clips[:1])
+    assert (grid is None) == (encoder.family != "ast")
+    if grid is not None:
+        assert grid.specials + grid.rows * grid.columns == counted[0]
+
+
+def test_the_mask_of_the_residual_stream_marks_the_valid_positions(encoder, clips):
+    """Its shape is that of what a layer takes, and its rows count what the encoder calls valid."""
+    states: list[Tensor] = []
+    with hooked([on_input(encoder, encoder.site("layer.0.end").read, states.append)]):
+        _, lengths = encode(encoder, clips)
+    mask = encoder.residual_mask(*encoder.extract(clips))
+    assert (mask is not None) == encoder.masks_padding
+    if mask is not None:
+        assert mask.shape == states[0].shape[:2]
+        assert torch.equal(mask.sum(1), lengths)
+        assert torch.equal(mask, mask.sort(1, descending=True).values)
+
+
 def test_every_site_is_live(encoder, clips):
     pair = clips[2:4]
     frames, _ = encode(encoder, pair)

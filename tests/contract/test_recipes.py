@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from speechadapt.adapters.catalog import method
 from speechadapt.config.resolve import resolve
 from speechadapt.config.shipped import recipe_names, shipped_folder
 from speechadapt.text import alphabet
@@ -17,10 +18,11 @@ from speechadapt.training.catalog import task_names
 from speechadapt.training.conformer import ConformerConfig, new_extractor, new_model, save_model
 from speechadapt.training.loop import train
 from tests import synthetic
-from tests.tiny_tasks import SHORT, TINY
+from tests.tiny_tasks import SHORT, TINY, base_words
 
 RECIPES = recipe_names()
 FOLDER = shipped_folder("recipes")
+TAUGHT = ("distil", "bridge")  # tasks that start from whole models and leave an adapter
 
 
 def read(recipe: str) -> dict[str, object]:
@@ -59,7 +61,16 @@ def small(recipe: str, pack: Path, start: Path) -> list[str]:
     """Return the words that run a recipe in the small."""
     lines = read(recipe)
     words = [f"recipe={recipe}", f"data.root={pack}", *TINY[str(lines["task"])], *SHORT]
+    if lines["task"] == "adapt":
+        tiny = asdict(method(str(lines["method"])).tiny)
+        words += [f"base={start}", *(f"adapter.{key}={_word(tiny[key])}" for key in tiny)]
+    if lines["task"] in TAUGHT:
+        words += base_words(start, str(lines["task"]))
     return [*words, f"init={start}"] if "init" in lines else words
+
+
+def _word(value: object) -> object:
+    return "null" if value is None else value
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -75,15 +86,21 @@ def test_a_recipe_makes_two_steps_and_saves_a_model(
     result = train(objective, run.trainer, tmp_path)
     assert result.finished
     assert objective.score in result.scores
-    assert (tmp_path / "last/config.json").is_file()
-    assert (tmp_path / "last/model.safetensors").is_file()
+    prefix = "adapter_" if read(recipe)["task"] in ("adapt", *TAUGHT) else ""
+    assert (tmp_path / f"last/{prefix}config.json").is_file()
+    assert (tmp_path / f"last/{prefix}model.safetensors").is_file()
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_states_only_its_differences(recipe: str, pack: Path, start: Path) -> None:
-    run = resolve([f"recipe={recipe}", f"data.root={pack}", *([] if "init" not in read(recipe)
-                   else [f"init={start}"])])  # fmt: skip
+    words = [f"init={start}"] if "init" in read(recipe) else []
+    words += base_words(start, str(read(recipe)["task"]))
+    run = resolve([f"recipe={recipe}", f"data.root={pack}", *words])
     defaults = asdict(run.module.Config())
+    if run.task == "adapt":
+        defaults["adapter"] = asdict(method(run.config.method).config())
+    if run.task == "bridge":
+        defaults["adapter"] = asdict(method("pea_bridge").config())
     for group, values in read(recipe).items():
         if isinstance(values, dict):
             same = [key for key, value in values.items() if _same(defaults[group][key], value)]

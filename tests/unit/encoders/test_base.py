@@ -39,3 +39,26 @@ def test_the_two_paddings_are_accepted(padding):
 def test_another_padding_is_refused():
     with pytest.raises(ConfigError, match=r"'none' was asked for\. On offer: full, native"):
         check_padding("none")
+
+
+def test_the_fingerprint_is_computed_again_only_after_a_write(encoder, monkeypatch):
+    first = encoder.fingerprint()
+    monkeypatch.setattr("speechadapt.encoders.base.fingerprint_weights", lambda model: "new")
+    assert encoder.fingerprint() == first
+    with torch.no_grad():
+        next(encoder.model.parameters()).add_(1.0)
+    assert encoder.fingerprint() == "new"
+
+
+def test_followers_change_device_precision_and_mode_with_the_encoder(tiny_folder):
+    encoder = load_encoder(tiny_folder("ast"))
+    follower = torch.nn.Linear(2, 2)
+    keys = list(encoder.state_dict())
+    encoder.followers.append(follower)
+    encoder.to(torch.bfloat16).eval()
+    assert follower.weight.dtype == torch.bfloat16
+    assert not follower.training
+    assert encoder.train() is encoder
+    assert follower.training
+    assert list(encoder.state_dict()) == keys
+    assert len(list(encoder.parameters())) == len(list(encoder.model.parameters()))

@@ -13,6 +13,7 @@ from speechadapt.core.errors import CheckpointError
 from speechadapt.encoders.source import (
     fingerprint_folder,
     fingerprint_module,
+    fingerprint_weights,
     load_extractor,
     load_weights,
     quiet_progress,
@@ -62,6 +63,27 @@ def test_a_modules_fingerprint_sees_values_names_and_types():
     prints.add(fingerprint_module(module))
     prints.add(fingerprint_module(module.to(torch.bfloat16)))
     assert len(prints) == 4
+
+
+def test_the_weights_fingerprint_sees_values_alone():
+    one, other = torch.nn.Linear(3, 2), torch.nn.Sequential(torch.nn.Linear(3, 2))
+    other[0].load_state_dict(one.state_dict())
+    assert fingerprint_weights(one) == fingerprint_weights(other)  # called 0.weight, 0.bias there
+    half = one.half()
+    exact = torch.nn.Linear(3, 2)
+    exact.load_state_dict({key: tensor.float() for key, tensor in half.state_dict().items()})
+    assert fingerprint_weights(half) == fingerprint_weights(exact)
+    with torch.no_grad():
+        exact.bias[0] = torch.nextafter(exact.bias[0], torch.tensor(9.0))
+    assert fingerprint_weights(half) != fingerprint_weights(exact)
+
+
+def test_the_weights_fingerprint_sees_shapes():
+    tensors = torch.arange(6.0)
+    one, other = torch.nn.Module(), torch.nn.Module()
+    one.register_buffer("x", tensors.reshape(2, 3))
+    other.register_buffer("x", tensors.reshape(3, 2))
+    assert fingerprint_weights(one) != fingerprint_weights(other)
 
 
 def test_loaded_weights_are_in_evaluation_mode_and_of_the_asked_precision(folder):

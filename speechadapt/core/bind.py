@@ -38,18 +38,41 @@ class Checked(Protocol):
         ...
 
 
-def bind(schema: type[Schema], values: Mapping[str, Any]) -> tuple[Schema, list[str]]:
+def bind(
+    schema: type[Schema], values: Mapping[str, Any], path: str = ""
+) -> tuple[Schema, list[str]]:
     """Fill `schema` from `values`.
 
     Args:
         schema: A dataclass, possibly of dataclasses, whose fields all have defaults.
         values: A tree of plain values; fields it does not name keep their defaults.
+        path: Where the settings stand in a larger tree, for what is said about them.
 
     Returns:
         The object, with defaults where a value does not fit, and what does not fit.
     """
     problems: list[str] = []
-    return _bind(schema, values, "", problems), problems
+    return _bind(schema, values, path, problems), problems
+
+
+def check(settings: Any, path: str = "") -> list[str]:
+    """Say what is wrong with a dataclass that Python code has filled: types and ranges.
+
+    Args:
+        settings: An object of a dataclass that `bind` could fill.
+        path: Where the settings stand in a larger tree.
+    """
+    values = {entry.name: getattr(settings, entry.name) for entry in fields(settings)}
+    hints = _hints(type(settings))
+    problems: list[str] = []
+    for name, value in values.items():
+        if is_dataclass(value):
+            problems += check(value, _join(path, name))
+        elif problem := _convert(hints[name], value)[1]:
+            problems.append(f"{_join(path, name)} {problem}.")
+    if isinstance(settings, Checked):
+        problems += settings.problems()
+    return problems
 
 
 def _bind(schema: type[Any], values: Any, path: str, problems: list[str]) -> Any:
@@ -89,6 +112,8 @@ def _field(
 def _convert(hint: Any, value: Any) -> tuple[Any, str | None]:
     """Return `value` as `hint` wants it, or what is wrong with it."""
     origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:  # another schema's values, which its owner binds
+        return value, None
     if origin is Annotated:
         converted, problem = _convert(arguments[0], value)
         for limit in arguments[1:]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-from speechadapt.config.bind import bind
+from speechadapt.core.bind import bind, check
 from speechadapt.core.limits import Count, PositiveInterval, Probability, Range
 
 
@@ -83,6 +83,18 @@ def test_what_does_not_fit_is_said_by_its_path(values: dict[str, Any], problem: 
     assert problems == [problem]
 
 
+def test_another_schemas_values_are_taken_as_they_are() -> None:
+    @dataclass(frozen=True)
+    class Outside:
+        settings: Mapping[str, Any] = field(default_factory=dict)
+
+    values = {"rank": 2, "share": 0.5, "names": ["a"], "none": None, "on": True}
+    filled, problems = bind(Outside, {"settings": values})
+    assert problems == []
+    assert filled.settings == values
+    assert bind(Outside, {"settings": 3})[1] == ["settings must map names to values, got 3."]
+
+
 def test_one_of_a_few_words_names_them() -> None:
     _, problems = bind(Outer, {"kind": "bf61"})
     assert problems == ["kind must be one of ['no', 'bf16'], got 'bf61'. Did you mean bf16."]
@@ -93,3 +105,32 @@ def test_everything_wrong_is_reported_at_once_and_the_rest_is_kept() -> None:
     outer, problems = bind(Outer, values)
     assert len(problems) == 4
     assert outer == Outer(inner=Inner(count=5), names=("bad",))
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        (Outer(inner=Inner(rate=1.5)), "adapter.inner.rate must be between 0 and 1, got 1.5."),
+        (Outer(flag=3), "adapter.flag must be true or false, got 3."),  # type: ignore[arg-type]
+        (Outer(kind="x"), "adapter.kind must be one of"),  # type: ignore[arg-type]
+        (Outer(names=("bad",)), "names holds 'bad'."),
+    ],
+)
+def test_what_code_has_filled_is_checked_like_what_a_file_says(
+    settings: Outer, problem: str
+) -> None:
+    problems = check(settings, "adapter")
+    assert len(problems) == 1
+    assert problems[0].startswith(problem)
+
+
+def test_what_is_in_range_passes_the_check() -> None:
+    assert check(Outer(inner=Inner(rate=1), maybe=3, weights={"a": 0.5})) == []
+
+
+def test_a_path_stands_before_every_problem() -> None:
+    _, problems = bind(Outer, {"txt": 1, "inner": {"rate": 2}}, "adapter")
+    assert problems == [
+        "there is no setting 'adapter.txt'. Did you mean text?",
+        "adapter.inner.rate must be between 0 and 1, got 2.",
+    ]

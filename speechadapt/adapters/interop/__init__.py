@@ -1,0 +1,1 @@
+"""Adapter files of other tools: PEFT, AdapterHub, MMS, CTranslate2."""

@@ -1,0 +1,1 @@
+"""The adapter methods, one file each; the folder is their catalogue."""

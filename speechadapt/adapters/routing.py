@@ -1,0 +1,277 @@
+"""Which adapters act on which rows of a batch.
+
+One router belongs to one encoder. It keeps the adapters by site and the selection in force. Where
+all rows have the same adapters nothing is copied; otherwise the rows of a kind are taken out of the
+batch, changed and put back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from speechadapt.adapters.condition import check_conditions, rows_of
+from speechadapt.adapters.spec import Adapter, Context
+from speechadapt.core.errors import ShapeError, SiteError
+from speechadapt.core.shapes import Lengths, Mask
+from speechadapt.encoders.base import Encoder
+from speechadapt.encoders.sites import Site
+
+Names: TypeAlias = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Adapters by row.
+
+    Args:
+        rows: Names for each row of a batch, or one entry for all rows whatever their number.
+        uniform: Whether the one entry of `rows` is for all rows.
+        conditions: Values by name, one per row.
+    """
+
+    rows: tuple[Names, ...] = ((),)
+    uniform: bool = True
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+
+    def names(self) -> set[str]:
+        """Return every name that occurs."""
+        return {name for names in self.rows for name in names}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows of one batch that have the same adapters.
+
+    Args:
+        names: Those adapters, in the order in which they act.
+        rows: Indices of the rows; None where these are all rows.
+        context: What the adapters may know.
+    """
+
+    names: Names
+    rows: Tensor | None
+    context: Context
+
+
+class Station:
+    """The adapters at one site, by name.
+
+    Args:
+        site: The site.
+        order: Its place in the encoder's table.
+    """
+
+    def __init__(self, site: Site, order: int) -> None:
+        self.site = site
+        self.order = order
+        self.adapters: dict[str, Adapter] = {}
+
+    @property
+    def is_span(self) -> bool:
+        """Whether what is read must be kept until something is written."""
+        return self.site.read != self.site.write or self.site.writes_input
+
+    def any_enters(self) -> bool:
+        """Return whether an adapter changes the input."""
+        return any(type(one).enter is not Adapter.enter for one in self.adapters.values())
+
+    def any_leaves(self) -> bool:
+        """Return whether an adapter changes the output."""
+        return any(type(one).leave is not Adapter.leave for one in self.adapters.values())
+
+    def any_taps(self) -> bool:
+        """Return whether an adapter taps the residual stream."""
+        return any(one.taps for one in self.adapters.values())
+
+
+class Router:
+    """Directs one encoder's rows to the adapters selected for them.
+
+    Attributes:
+        default: The selection in force outside of every `active`.
+        groups: The rows of the present call by their adapters; empty where nothing acts.
+        seen: What spans have read and not yet written, by role; taps under `role + "|tap"`.
+        calls: Where a count of the calls by role is kept while one is wanted.
+        handles: The attachments by name.
+        hooks: The hooks registered now.
+        merged: Names whose change is in the weights, in the order in which it came there.
+        originals: The frozen tensors as they were before anything was merged, by path.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.order = {role: place for place, role in enumerate(encoder.sites)}
+        self.stations: dict[str, Station] = {}
+        self.needs: dict[str, frozenset[str]] = {}
+        self.merged: list[str] = []
+        self.originals: dict[str, Tensor] = {}
+        self.default = Selection()
+        self.selection = self.default
+        self.groups: tuple[Group, ...] = ()
+        self.seen: dict[str, Tensor] = {}
+        self.calls: dict[str, int] | None = None
+        self.handles: dict[str, Any] = {}
+        self.hooks: list[torch.utils.hooks.RemovableHandle] = []
+
+    def place(
+        self, name: str, adapters: Sequence[tuple[Site, Adapter]], needs: frozenset[str]
+    ) -> None:
+        """Put one attachment's adapters at their sites.
+
+        Args:
+            name: The attachment's name.
+            adapters: Sites and what stands there.
+            needs: Names of the conditions they read.
+        """
+        for site, adapter in adapters:
+            station = self.stations.setdefault(site.role, Station(site, self.order[site.role]))
+            station.adapters[name] = adapter
+        self.needs[name] = needs
+
+    def displace(self, name: str) -> None:
+        """Take one attachment's adapters away again."""
+        for station in self.stations.values():
+            station.adapters.pop(name, None)
+        self.stations = {role: one for role, one in self.stations.items() if one.adapters}
+        self.needs.pop(name, None)
+
+    def choose(self, selection: Selection) -> None:
+        """Put a selection in force, for calls that do not pass through the encoder too.
+
+        Raises:
+            ConfigError: A condition that an adapter needs is not given.
+        """
+        check_conditions(self.needs, selection.names(), selection.conditions)
+        self.selection = selection
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Bring the groups in line with the selection, for calls that pass the encoder by."""
+        self.groups = self.grouped(None, None)
+
+    def forget(self, name: str) -> None:
+        """Strike a name from the selections in force."""
+        for attribute in ("default", "selection"):
+            old: Selection = getattr(self, attribute)
+            rows = tuple(tuple(one for one in names if one != name) for names in old.rows)
+            setattr(self, attribute, Selection(rows, old.uniform, old.conditions))
+
+    def grouped(self, mask: Mask | None, device: torch.device | None) -> tuple[Group, ...]:
+        """Return the rows by their adapters.
+
+        Args:
+            mask: The mask of the residual stream.
+            device: Where the indices are to be.
+        """
+        selection = self.selection
+        if selection.uniform:
+            names = self._unmerged(selection.rows[0])
+            whole = Context(mask, selection.conditions)
+            return (Group(names, None, whole),) if names else ()
+        members: dict[Names, list[int]] = {}
+        for row, names in enumerate(selection.rows):
+            members.setdefault(self._unmerged(names), []).append(row)
+        groups = []
+        for names, rows in members.items():
+            if not names:
+                continue
+            if len(members) == 1:
+                groups.append(Group(names, None, Context(mask, selection.conditions)))
+                continue
+            index = torch.tensor(rows, device=device)
+            part = None if mask is None else mask.index_select(0, index)
+            context = Context(part, rows_of(selection.conditions, rows))
+            groups.append(Group(names, index, context))
+        return tuple(groups)
+
+    def _unmerged(self, names: Names) -> Names:
+        return tuple(name for name in names if name not in self.merged) if self.merged else names
+
+    def begin(self, encoder: Encoder, features: Tensor, lengths: Lengths) -> None:
+        """Prepare one call of the encoder: the rows, their masks, what checkpointing needs.
+
+        Raises:
+            ShapeError: The batch has another number of rows than the selection.
+            ConfigError: A condition that an adapter needs is not given.
+        """
+        self.seen.clear()
+        selection = self.selection
+        if not selection.uniform and len(selection.rows) != features.shape[0]:
+            raise ShapeError(
+                f"adapters were selected for {len(selection.rows)} rows, but the batch has "
+                f"{features.shape[0]}. Give one entry per row, or one name for all."
+            )
+        if self.needs:
+            check_conditions(self.needs, selection.names(), selection.conditions)
+        self.groups = self.grouped(encoder.residual_mask(features, lengths), features.device)
+
+    def enter(self, station: Station, x: Tensor) -> Tensor:
+        """Let the selected adapters of a site change what goes into it."""
+        for group in self.groups:
+            chosen = [station.adapters[n] for n in group.names if n in station.adapters]
+            chosen = [one for one in chosen if type(one).enter is not Adapter.enter]
+            if not chosen:
+                continue
+            self._count(station.site.role)
+            part = x if group.rows is None else x.index_select(0, group.rows)
+            for adapter in chosen:
+                part = adapter.enter(part, group.context)
+            x = _put_back(x, part, group.rows, station.site.role)
+        return x
+
+    def leave(self, station: Station, x: Tensor | None, y: Tensor) -> Tensor:
+        """Let the selected adapters of a site change what comes out of it.
+
+        Args:
+            station: The site and its adapters.
+            x: Input at the read point; None where the site is a span and nothing was read.
+            y: Output at the write point, as the module gives it.
+        """
+        site, first = station.site, y
+        scale = site.branch_scale
+        for group in self.groups:
+            chosen = [station.adapters[n] for n in group.names if n in station.adapters]
+            if not chosen:
+                continue
+            self._count(site.role)
+            rows = group.rows
+            part = y if rows is None else y.index_select(0, rows)
+            if scale != 1.0:
+                part = part * scale
+            for adapter in chosen:
+                source = self._source(station, adapter, x)
+                given = source if rows is None else source.index_select(0, rows)
+                part = adapter.leave(given, part, group.context)
+            if scale != 1.0:
+                part = part / scale
+            y = _put_back(y, part, rows, site.role)
+        return y if y.dtype == first.dtype else y.to(first.dtype)
+
+    def _count(self, role: str) -> None:
+        if self.calls is not None:
+            self.calls[role] = self.calls.get(role, 0) + 1
+
+    def _source(self, station: Station, adapter: Adapter, x: Tensor | None) -> Tensor:
+        source = self.seen.get(f"{station.site.role}|tap") if adapter.taps else x
+        if source is None:
+            raise SiteError(
+                f"the adapter at '{station.site.role}' is to write, but its read point "
+                f"'{station.site.read}' was passed over, as by layer drop in training. "
+                "Freeze the encoder with freeze(), which switches that off."
+            )
+        return source
+
+
+def _put_back(whole: Tensor, part: Tensor, rows: Tensor | None, role: str) -> Tensor:
+    if rows is None:
+        return part
+    if part.shape[1:] != whole.shape[1:]:
+        raise ShapeError(
+            f"an adapter at '{role}' changed {list(whole.shape[1:])} to {list(part.shape[1:])} in "
+            "some rows of a batch. Give all rows the same adapters."
+        )
+    return whole.index_copy(0, rows, part.to(whole.dtype))

@@ -1,0 +1,131 @@
+"""What an adapter method is: a config, an adapter per site, and the hooks it needs.
+
+A method lives in one file, `adapters/methods/<name>.py`, which publishes `METHOD`. An adapter holds
+its own tensors alone: which rows it acts on, when it is active, how it is saved and merged is the
+business of `attach`, `merge` and `store`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from speechadapt.core.shapes import Mask
+from speechadapt.encoders.sites import Site
+
+DEFAULT_RATE = 1e-3
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an adapter may know beside the tensors at its site.
+
+    Args:
+        mask: True at the valid positions of the residual stream (`[batch, frames]`); None where the
+            encoder masks no padding, and at the convolutions of a stem.
+        conditions: Values by name (`task`, `language`, `memory`), one per row, that a method listed
+            under `Method.needs`.
+    """
+
+    mask: Mask | None = None
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Adapter(nn.Module):
+    """The trainable part at one site.
+
+    A subclass is constructed as `Adapter(site, config, shared)`; it may keep `shared`, whose
+    tensors are saved and counted once for all sites. Tensors at a site are
+    `[batch, frames, dim]`, at a convolution (`site.conv` set) `[batch, channels, time]`.
+
+    Attributes:
+        taps: Whether `x` is the residual stream before the norm (`site.tap`) instead of the input
+            at the read point; may be set per instance.
+    """
+
+    taps: bool = False
+
+    def enter(self, x: Tensor, context: Context) -> Tensor:
+        """Change what goes into the read point; the default leaves it alone.
+
+        Args:
+            x: Input at the read point.
+            context: What else is known.
+        """
+        return x
+
+    def leave(self, x: Tensor, y: Tensor, context: Context) -> Tensor:
+        """Change what comes out of the write point; the default leaves it alone.
+
+        Args:
+            x: Input at the read point, as `enter` left it, or the residual stream where `taps`.
+            y: Output at the write point, in the size it has when it meets the residual stream (a
+                Conformer's factor of 0.5 already applied, and taken out again afterwards).
+            context: What else is known.
+        """
+        return y
+
+
+@dataclass(frozen=True)
+class WeightDelta:
+    """What merging adds to a frozen module.
+
+    Args:
+        weight: Same shape as the module's weight.
+        bias: Same shape as its bias; None adds nothing.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """An adapter method.
+
+    Args:
+        config: Frozen dataclass of its settings, JSON types only.
+        adapter: Its adapter class.
+        roles: Default role patterns; one that ends in `?` may match nothing (`conv.pw1?`).
+        source: Paper and section.
+        tiny: Settings small enough for the contract suite.
+        parameters: Closed-form number of trainable parameters at one site, from site and settings.
+        starts_as_identity: Whether attaching changes the encoder's output by nothing.
+        shared: Makes the module that all sites of one attachment share.
+        shared_parameters: Closed-form number of its trainable parameters.
+        prepare: Called once after construction with the adapter and the frozen module at the
+            write point, which it may read and must not change (a singular value decomposition).
+            What it computes belongs in parameters or buffers, so that a saved file holds it.
+        weight_delta: What merging adds to the frozen module at the site; None where the method
+            does not merge. The site reads and writes the same module.
+        penalty: An extra loss from the adapters of one attachment.
+        after_step: Called with the adapters and the number of steps done, after each of them.
+        needs: Names of the conditions it reads.
+        learning_rate: A peak rate that is a fair first guess.
+        version: Raised whenever a saved file would be read differently.
+    """
+
+    config: type
+    adapter: Callable[[Site, Any, nn.Module | None], Adapter]
+    roles: tuple[str, ...]
+    source: str
+    tiny: Any
+    parameters: Callable[[Site, Any], int]
+    starts_as_identity: bool = True
+    shared: Callable[[Sequence[Site], Any], nn.Module] | None = None
+    shared_parameters: Callable[[Sequence[Site], Any], int] | None = None
+    prepare: Callable[[Any, nn.Module], None] | None = None
+    weight_delta: Callable[[Any, nn.Module], WeightDelta] | None = None
+    penalty: Callable[[Sequence[Any]], Tensor] | None = None
+    after_step: Callable[[Sequence[Any], int], None] | None = None
+    needs: frozenset[str] = frozenset()
+    learning_rate: float = DEFAULT_RATE
+    version: int = 1
+
+    @property
+    def merges(self) -> bool:
+        """Whether the adapter can be folded into the frozen weights."""
+        return self.weight_delta is not None
