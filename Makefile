@@ -29,6 +29,7 @@ check: $(VENV)/.dev.stamp ## formatting, lint, types, layers, generated docs; th
 	@$(TIMED) "types" $(BIN)/mypy
 	@$(TIMED) "layers" $(BIN)/lint-imports
 	@$(TIMED) "docs" $(BIN)/python tools/gen_docs.py --check
+	@$(TIMED) "methods" $(BIN)/python tools/gen_methods.py --check
 	@$(TIMED) "results" $(BIN)/python tools/gen_results.py --check
 
 fix: $(VENV)/.dev.stamp docs ## format, mend what lint can mend, write the generated docs
@@ -37,6 +38,7 @@ fix: $(VENV)/.dev.stamp docs ## format, mend what lint can mend, write the gener
 
 docs: $(VENV)/.dev.stamp ## write the generated docs
 	@$(BIN)/python tools/gen_docs.py
+	@$(BIN)/python tools/gen_methods.py
 	@$(BIN)/python tools/gen_results.py
 
 test-slow: $(VENV)/.dev.stamp ## run the tests that take minutes

@@ -23,6 +23,7 @@ from speechadapt.core.errors import ConfigError, near_misses
 ROOT = Path(__file__).resolve().parents[1]
 DATA = "SPEECHADAPT_DATA"
 MISSING = "not yet measured"
+ADAPTERS = "adapters_speed.json"
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,68 @@ CLAIMS = {
     ),
     "memory_files": Claim(
         "... growth over the second half of 2,000 files, per 1,000 files", "memory.json", " MB"
+    ),
+    "lora_step": Claim(
+        "training step of LoRA, time against peft's own LoRA on the same encoder, targets, rank "
+        "and batch",
+        ADAPTERS,
+        unit="x",
+        bar=1.05,
+    ),
+    "lora_memory": Claim(
+        "... memory that a process grows by while it trains, against the same",
+        ADAPTERS,
+        unit="x",
+        bar=1.05,
+    ),
+    "lora_reuse": Claim(
+        "... time with the frozen layers below kept, upper half adapted in both",
+        ADAPTERS,
+        unit="x",
+        bar=0.75,
+    ),
+    "lora_reuse_build": Claim("... once to fill the cache, per batch", ADAPTERS, " s"),
+    "parallel_forward": Claim(
+        "forward pass of a Whisper-small-sized encoder with an unmerged parallel adapter of width "
+        "64, above the bare one",
+        ADAPTERS,
+        unit=" %",
+        bar=8.0,
+    ),
+    "merged_forward": Claim(
+        "... with a merged LoRA, tensor operations above the bare one's",
+        ADAPTERS,
+        unit=" %",
+        bar=0.0,
+    ),
+    "merged_time": Claim("... and time, where all is noise", ADAPTERS, " %"),
+    "native_length_5s": Claim(
+        "mini-whisper's geometry (10 s window), 5 s clip: encoder at native length with a merged "
+        "native_length adapter, times faster than padded",
+        ADAPTERS,
+        unit="x",
+        bar=1.8,
+        at_least=True,
+    ),
+    "native_length_2s": Claim("... 2 s clip", ADAPTERS, unit="x", bar=4.0, at_least=True),
+    "native_length_unmerged": Claim("... 2 s clip, the adapter not merged", ADAPTERS, "x"),
+    "native_length_small": Claim(
+        "... Whisper-small-sized encoder (30 s window), 5 s clip",
+        ADAPTERS,
+        unit="x",
+        bar=5.0,
+        at_least=True,
+    ),
+    "native_recovered": Claim(
+        "mini-whisper at native length: share of the word errors it adds to the padded window's "
+        "that a native_length adapter takes away",
+        "native_length.json",
+        unit=" %",
+        bar=90.0,
+        at_least=True,
+    ),
+    "native_parameters": Claim(
+        "... parameters of that adapter, of the encoder's", "native_length.json", " %", bar=2.0
     ),
     "kill": Claim(
         "`kill -9` at ten random moments and resume: items lost, doubled or different",

@@ -34,12 +34,15 @@ BAR = CLAIMS["native_small"].bar  # of the time of the padded window
 GEOMETRIES = {
     "whisper-tiny": {"d_model": 384, "encoder_layers": 4, "heads": 6, "ffn": 1536},
     "whisper-small": {"d_model": 768, "encoder_layers": 12, "heads": 12, "ffn": 3072},
+    "mini-whisper": {"d_model": 192, "encoder_layers": 4, "heads": 4, "ffn": 512, "window_s": 10},
     "quick": {"d_model": 64, "encoder_layers": 2, "heads": 4, "ffn": 128},
 }
+WINDOW_S = 30  # where a geometry says nothing else
 
 
 def build(geometry: str, dtype: torch.dtype, device: str) -> dict[str, WhisperEncoder]:
     size = GEOMETRIES[geometry]
+    window_s = size.get("window_s", WINDOW_S)
     config = WhisperConfig(
         vocab_size=64,
         d_model=size["d_model"],
@@ -53,10 +56,11 @@ def build(geometry: str, dtype: torch.dtype, device: str) -> dict[str, WhisperEn
         bos_token_id=1,
         eos_token_id=2,
         decoder_start_token_id=3,
+        max_source_positions=50 * window_s,
     )
     torch.manual_seed(0)
     model = WhisperModel(config).to(torch.device(device), dtype).eval()
-    extractor = WhisperFeatureExtractor()
+    extractor = WhisperFeatureExtractor(chunk_length=window_s)
     return {padding: WhisperEncoder(model, extractor, padding) for padding in ("full", "native")}
 
 
@@ -118,7 +122,7 @@ def report(arguments: argparse.Namespace, seconds: dict[str, dict[str, list[floa
     return {
         "geometry": arguments.geometry,
         "clip_s": arguments.seconds,
-        "window_s": 30.0,
+        "window_s": float(GEOMETRIES[arguments.geometry].get("window_s", WINDOW_S)),
         "batch": arguments.batch,
         "dtype": arguments.dtype,
         "device": arguments.device,

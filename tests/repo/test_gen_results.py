@@ -108,7 +108,7 @@ def test_a_speed_stands_beside_its_bar(
     results: gen_results.Results, value: float, verdict: str
 ) -> None:
     put(results, "bench.json", speed("native_encoder", value))
-    row = line(gen_results.render(results), "encoder at native length")
+    row = line(gen_results.render(results), "12 tokens", "encoder at native length")
     assert f"{bench_facts.number(value)}x" in row
     assert f"| >= 4x | {verdict} |" in row
 
