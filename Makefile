@@ -21,7 +21,7 @@ demo: $(VENV)/.core.stamp ## transcribe the shipped clips and print WER, RTF and
 	@echo "The transcripts are in $(DEMO_OUT)/; $(DEMO_OUT)/transcripts.jsonl has one line for each clip."
 
 test: $(VENV)/.dev.stamp ## run the default tests (no network, no data, CPU)
-	@$(BIN)/pytest
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4
 
 check: $(VENV)/.dev.stamp ## formatting, lint, types, layers, generated docs; the time of each
 	@$(TIMED) "format" $(BIN)/ruff format --check .

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from transformers import WhisperFeatureExtractor
+
+from speechadapt.audio.augment import AugmentConfig
+from speechadapt.decoders.whisper_ar.tiny import tiny_network, tiny_tokenizer
+from speechadapt.encoders.source import quiet_progress
+from speechadapt.encoders.tiny import write_tiny
 from tests import synthetic
 
 _CONFORMER = (
@@ -35,7 +41,32 @@ TINY: dict[str, tuple[str, ...]] = {
         "masking.decoder_dim=16",
         "masking.decoder_layers=1",
     ),
+    "adapt": (),
+    "distil": ("decoder_weight=1", "language=en"),
+    "bridge": (
+        "adapter.hidden=12",
+        "decoder_weight=1",
+        "language=en",
+        "augment.formant=0",
+        "augment.tempo=[1,1]",
+        "augment.tilt_db=0",
+        "augment.time_masks=0",
+        "augment.band_masks=0",
+    ),
 }
+# Augmentation that changes nothing.
+PLAIN = AugmentConfig(
+    speed_prob=0.0,
+    band_limit_prob=0.0,
+    noise_prob=0.0,
+    reverb_prob=0.0,
+    gain_db=(0.0, 0.0),
+    tilt_db=0.0,
+    formant=0.0,
+    tempo=(1.0, 1.0),
+    time_masks=0,
+    band_masks=0,
+)
 SHORT = (
     "batch.batch_s=4",
     "batch.max_rows=3",
@@ -67,4 +98,46 @@ def write_recipe(folder: Path, task: str, pack: Path) -> list[str]:
         "data: {train: [tones, chords], dev: [tones], noise: [hiss], responses: [room]}\n"
         "batch: {join_prob: 0.5, join_s: [0.5, 1.5]}\n"
     )
-    return [f"recipe=tiny/{task}", f"data.root={pack}", *TINY[task], *SHORT]
+    words = [f"recipe=tiny/{task}", f"data.root={pack}", *TINY[task], *SHORT]
+    return [*words, *base_words(folder, task)]
+
+
+def base_words(folder: Path, task: str) -> list[str]:
+    """Return the words that name the tiny models a task starts from.
+
+    Args:
+        folder: Holds such models.
+        task: The training task.
+    """
+    if task == "distil":
+        return [f"base={whisper_folder(folder)}", "batch.max_s=1.5"]
+    if task == "bridge":
+        models = [f"base={base_folder(folder)}", f"decoder={whisper_folder(folder)}"]
+        return [*models, "batch.max_s=1.5"]
+    return [f"base={base_folder(folder)}"] if task == "adapt" else []
+
+
+def whisper_folder(folder: Path) -> Path:
+    """Return a tiny random Whisper with its decoder and tokenizer, written where it is missing.
+
+    Args:
+        folder: Holds such models.
+    """
+    base = folder / "bases" / "whisper_ar"
+    if not base.is_dir():
+        with quiet_progress():
+            tiny_network().save_pretrained(base)
+        WhisperFeatureExtractor(chunk_length=2).save_pretrained(base)
+        tiny_tokenizer().save(str(base / "tokenizer.json"))
+    return base
+
+
+def base_folder(folder: Path, family: str = "w2v_bert") -> Path:
+    """Return a tiny random model to adapt, written where it is missing.
+
+    Args:
+        folder: Holds such models.
+        family: An encoder family.
+    """
+    base = folder / "bases" / family
+    return base if base.is_dir() else write_tiny(family, base)

@@ -56,7 +56,7 @@ def attach(
         roles: Role patterns, the method's own where None; one that ends in `?` may match nothing.
         train_norms: Also train a gain and shift at layer norms: `none`, `adapted` (those that feed
             an adapted branch) or `all`.
-        dtype: Precision of the adapters; the encoder's own where None.
+        dtype: Precision of the adapters; the encoder's own where None. Another one needs autocast.
         activate: Whether the attachment acts, alone, wherever no `active` says otherwise.
 
     Returns:
@@ -95,15 +95,7 @@ def build(
     found = method_of(method)
     settings = _settings(method, found, config)
     called = method if name is None else name
-    if not _NAME.fullmatch(called):
-        raise ConfigError(
-            f"an adapter was to be called '{called}'. Use letters, digits, '_', '-' and '.'."
-        )
-    if called in attachments(encoder):
-        raise ConfigError(
-            f"the encoder has an adapter called '{called}' already. Remove it first, or give "
-            "another name."
-        )
+    _check_name(encoder, called)
     patterns = tuple(found.roles if roles is None else roles)
     sites = choose_sites(encoder, patterns)
     norm_sites = norms.norm_sites(encoder, train_norms, sites)
@@ -124,6 +116,18 @@ def build(
         module,
         encoder,
     )
+
+
+def _check_name(encoder: Encoder, name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"an adapter was to be called '{name}'. Use letters, digits, '_', '-' and '.'."
+        )
+    if name in attachments(encoder):
+        raise ConfigError(
+            f"the encoder has an adapter called '{name}' already. Remove it first, or give "
+            "another name."
+        )
 
 
 def choose_sites(encoder: Encoder, patterns: Sequence[str]) -> list[Site]:
@@ -201,8 +205,12 @@ def install(handle: Handle, activate: bool = True) -> None:
     Args:
         handle: The attachment.
         activate: Whether it acts, alone, wherever no `active` says otherwise.
+
+    Raises:
+        ConfigError: The name was taken since.
     """
     encoder = handle.encoder
+    _check_name(encoder, handle.name)
     router = encoder.attached if isinstance(encoder.attached, Router) else Router(encoder)
     encoder.attached = router
     router.handles[handle.name] = handle

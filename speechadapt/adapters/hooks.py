@@ -6,6 +6,7 @@ once.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,10 +20,15 @@ from speechadapt.encoders.base import Encoder
 def rebuild(router: Router, encoder: Encoder) -> None:
     """Register the hooks that the present adapters need, and no others.
 
+    What torch.compile has compiled so far is compiled anew at its next call: it does not notice
+    hooks that come or go, so that the adapters would silently do nothing.
+
     Args:
         router: Holds the adapters and the hooks.
         encoder: The encoder it directs.
     """
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
     for hook in router.hooks:
         hook.remove()
     router.hooks = []
@@ -120,7 +126,7 @@ class Before:
         router = self.router
         if not router.groups:
             return None
-        key = None if args else next(iter(kwargs))
+        key = None if args else _states_key(kwargs)
         first = x = args[0] if key is None else kwargs[key]
         for station in self.taps:
             router.seen[f"{station.site.role}|tap"] = x
@@ -159,11 +165,16 @@ class After:
             if station.is_span:
                 x = router.seen.pop(station.site.role, None)
             else:
-                x = args[0] if args else next(iter(kwargs.values()))
+                x = args[0] if args else kwargs[_states_key(kwargs)]
             y = router.leave(station, x, y)
         if y is first:
             return None
         return (y, *output[1:]) if several else y
+
+
+def _states_key(kwargs: dict[str, Any]) -> str:
+    """Return the name under which a module was given its states, where not by position."""
+    return "hidden_states" if "hidden_states" in kwargs else next(iter(kwargs))
 
 
 class Checkpoint:

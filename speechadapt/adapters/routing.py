@@ -99,6 +99,7 @@ class Router:
         calls: Where a count of the calls by role is kept while one is wanted.
         handles: The attachments by name.
         hooks: The hooks registered now.
+        device: Where the rows of the last call were.
         merged: Names whose change is in the weights, in the order in which it came there.
         originals: The frozen tensors as they were before anything was merged, by path.
     """
@@ -116,6 +117,7 @@ class Router:
         self.calls: dict[str, int] | None = None
         self.handles: dict[str, Any] = {}
         self.hooks: list[torch.utils.hooks.RemovableHandle] = []
+        self.device = next(encoder.model.parameters()).device
 
     def place(
         self, name: str, adapters: Sequence[tuple[Site, Adapter]], needs: frozenset[str]
@@ -151,7 +153,7 @@ class Router:
 
     def refresh(self) -> None:
         """Bring the groups in line with the selection, for calls that pass the encoder by."""
-        self.groups = self.grouped(None, None)
+        self.groups = self.grouped(None)
 
     def forget(self, name: str) -> None:
         """Strike a name from the selections in force."""
@@ -160,12 +162,11 @@ class Router:
             rows = tuple(tuple(one for one in names if one != name) for names in old.rows)
             setattr(self, attribute, Selection(rows, old.uniform, old.conditions))
 
-    def grouped(self, mask: Mask | None, device: torch.device | None) -> tuple[Group, ...]:
+    def grouped(self, mask: Mask | None) -> tuple[Group, ...]:
         """Return the rows by their adapters.
 
         Args:
             mask: The mask of the residual stream.
-            device: Where the indices are to be.
         """
         selection = self.selection
         if selection.uniform:
@@ -182,7 +183,7 @@ class Router:
             if len(members) == 1:
                 groups.append(Group(names, None, Context(mask, selection.conditions)))
                 continue
-            index = torch.tensor(rows, device=device)
+            index = torch.tensor(rows, device=self.device)
             part = None if mask is None else mask.index_select(0, index)
             context = Context(part, rows_of(selection.conditions, rows))
             groups.append(Group(names, index, context))
@@ -207,7 +208,8 @@ class Router:
             )
         if self.needs:
             check_conditions(self.needs, selection.names(), selection.conditions)
-        self.groups = self.grouped(encoder.residual_mask(features, lengths), features.device)
+        self.device = features.device
+        self.groups = self.grouped(encoder.residual_mask(features, lengths))
 
     def enter(self, station: Station, x: Tensor) -> Tensor:
         """Let the selected adapters of a site change what goes into it."""

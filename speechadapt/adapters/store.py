@@ -107,7 +107,7 @@ def save(
         "head": None if head is None else dict(head_config or {}),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    metadata = {"format": "pt", "made_by": FORMAT}
+    metadata = {"format": "pt"}  # one entry alone: safetensors writes several in any order
     atomic_write(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata=metadata))
     atomic_write_text(folder / "README.md", card(handle.name, details))
     atomic_write_json(folder / CONFIG, details)

@@ -120,7 +120,9 @@ def verify(
         encoder.model.train(training[0])
         handle.module.train(training[1])
     valid = torch.arange(on.shape[1], device=on.device)[None] < lengths[:, None]
-    differences = (on - base).abs()[valid]
+    # a bridge gives frames of another width, and then all of it is change
+    change = on - base if on.shape == base.shape else on
+    differences = change.abs()[valid]
     roles = tuple(site.role for site in (*handle.sites, *handle.norm_sites))
     return Report(
         name=name,

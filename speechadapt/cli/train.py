@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from speechadapt.config.resolve import Run
+    from speechadapt.training.loop import TrainResult
 
 HELP = "Train a model by a recipe."
 
@@ -51,18 +55,24 @@ def command(
         open_run_folder(run, objective.ids, int(os.environ.get("WORLD_SIZE", "1")))
     result = train(objective, run.trainer, run.folder)
     if _rank() == 0:
-        _report(run.folder, result.step, run.trainer.steps, result.best)
+        _report(run, result)
+        if result.finished and (text := objective.report(run.folder)):
+            print(text)
     if result.signal:
         raise typer.Exit(128 + result.signal)
 
 
-def _report(folder: Path, step: int, steps: int, best: tuple[float, int] | None) -> None:
-    if best is not None:
-        print(f"best dev score {best[0]:.4g} at step {best[1]}: {folder / 'best'}")
-    if step >= steps:
-        print(f"finished after {step} steps: {folder / 'last'}")
-    else:
-        print(f"stopped at step {step} of {steps}; the same command goes on.", file=sys.stderr)
+def _report(run: Run, result: TrainResult) -> None:
+    steps, folder = run.trainer.steps, run.folder
+    if result.best is not None:
+        print(f"best dev score {result.best[0]:.4g} at step {result.best[1]}: {folder / 'best'}")
+    if not result.finished:
+        print(
+            f"stopped at step {result.step} of {steps}; the same command goes on.", file=sys.stderr
+        )
+        return
+    early = "" if result.step >= steps else f" of {steps}, with no better score since"
+    print(f"finished after {result.step} steps{early}: {folder / 'last'}")
 
 
 def _rank() -> int:

@@ -84,6 +84,23 @@ def compose(words: Sequence[str], folders: Sequence[Path] = ()) -> Composition:
     return result
 
 
+def compose_values(words: Sequence[str]) -> Composition:
+    """Compose single keys alone, without recipe and groups.
+
+    Args:
+        words: `key=value`, in Hydra's grammar.
+
+    Returns:
+        The composition: values by key, and what is wrong with the words.
+    """
+    result = Composition()
+    config = OmegaConf.create()
+    for item in _parse(words, result):
+        _apply(config, item, result)
+    result.values = _plain(config, result)
+    return result
+
+
 def _parse(words: Sequence[str], result: Composition) -> list[Override]:
     parser = OverridesParser.create()
     parsed: list[Override] = []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -36,6 +37,8 @@ _PACKAGES = ("speechadapt", "torch", "torchaudio", "transformers", "accelerate",
 # What may differ from sitting to sitting: where things lie, when to stop, what to show.
 _FREE = (
     "data.root",
+    "data.manifest",
+    "trainer.patience",
     "trainer.sitting_s",
     "trainer.threads",
     "trainer.log_every",
@@ -64,7 +67,8 @@ def check_run_folder(run: Run) -> bool:
             )
         return False
     stored = yaml.safe_load((run.folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    changes = settings_diff(stored, run.settings())
+    # a setting that came with a later release leaves older runs as they were, at its default
+    changes = settings_diff(_filled(stored, asdict(type(run.config)())), run.settings())
     before = read_json(run.folder / RUN_FILE)["sources"]
     changes += [
         f"{name}: {_short(before.get(name))} -> {_short(now)} (its content)"
@@ -169,6 +173,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
     return value
+
+
+def _filled(stored: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return stored settings with those that are missing at their defaults, group by group."""
+    filled = {**defaults, **stored}
+    for key, value in defaults.items():
+        if isinstance(value, Mapping) and isinstance(filled[key], Mapping):
+            filled[key] = _filled(filled[key], value)
+    return filled
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:

@@ -59,6 +59,8 @@ def load_arguments(options: TranscribeOptions) -> dict[str, Any]:
         arguments["padding"] = options.encoder_padding
     if options.decoder is not None:
         arguments["decoder"] = options.decoder
+    if options.adapter is not None:
+        arguments["adapter"] = options.adapter
     return arguments
 
 

@@ -50,6 +50,7 @@ class TranscribeOptions:
     )
     model: str | None = setting(None, "A bundled name, a local folder or a hub id.")
     revision: str | None = setting(None, "Revision of a hub model.")
+    adapter: str | None = setting(None, "Folder of an adapter, a head or both, for the model.")
     decoder: str | None = setting(None, "Decoder, where a model has several (ctc, whisper_ar).")
     language: str | None = setting(None, "Language of the speech; detected where None.")
     beam_size: int | None = setting(None, "Hypotheses kept by the search; None: as the model says.")

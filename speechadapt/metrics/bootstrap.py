@@ -88,6 +88,54 @@ def bootstrap_ratio(
             out of range.
     """
     above, below = _checked(numerators, denominators, speakers, level, resamples)
+    return _bracket(above, below, speakers, level=level, resamples=resamples, seed=seed)
+
+
+def bootstrap_difference(
+    first: Sequence[float | int],
+    second: Sequence[float | int],
+    denominators: Sequence[float | int],
+    speakers: Sequence[str | None] | None = None,
+    *,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Bracket `(sum(first) - sum(second)) / sum(denominators)` of two results for the same items.
+
+    Both are drawn together, so what makes an item hard for both does not widen the interval.
+
+    Args:
+        first: One value per item, such as its edits by one system.
+        second: The same by the other system.
+        denominators: One value per item, 0 or more, such as its reference words.
+        speakers: One name per item, as in `bootstrap_ratio`.
+        level: Coverage of the interval, between 0 and 1.
+        resamples: How often to draw.
+        seed: Seed; the same seed and items give the same interval.
+
+    Returns:
+        The interval of the difference, which may be negative; all NaN where the denominators sum
+        to 0.
+
+    Raises:
+        DataError: Lengths differ, a value is negative or not finite, or `level` or `resamples` is
+            out of range.
+    """
+    above, below = _checked(first, denominators, speakers, level, resamples)
+    less, _ = _checked(second, denominators, speakers, level, resamples)
+    return _bracket(above - less, below, speakers, level=level, resamples=resamples, seed=seed)
+
+
+def _bracket(
+    above: NDArray[np.float64],
+    below: NDArray[np.float64],
+    speakers: Sequence[str | None] | None,
+    *,
+    level: float,
+    resamples: int,
+    seed: int,
+) -> Interval:
     unit, names = _clusters(len(above), speakers)
     above, below = _sum_by(names, above), _sum_by(names, below)
     known = None if speakers is None or None in speakers else len(set(speakers))

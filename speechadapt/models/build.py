@@ -13,6 +13,10 @@ from speechadapt.core.errors import CatalogError, CheckpointError, ConfigError, 
 from speechadapt.models.card import CARD_FILE, bundled_models, read_card
 
 if TYPE_CHECKING:
+    from speechadapt.adapters.store import Stored
+    from speechadapt.decoders.base import Decoder
+    from speechadapt.encoders.base import Encoder
+    from speechadapt.models.bridged import Bridge
     from speechadapt.models.recogniser import Recogniser
 
 _PRETRAINED = Path(__file__).parents[1] / "pretrained"
@@ -73,6 +77,7 @@ def load(
     revision: str | None = None,
     offline: bool = False,
     decoder: str | None = None,
+    adapter: str | Path | None = None,
     **options: Any,
 ) -> Recogniser:
     """Load a recogniser.
@@ -81,29 +86,32 @@ def load(
     float32 on a CPU.
 
     Args:
-        name: A bundled model, a folder in transformers' format, or a hub id; None means the
-            bundled default.
+        name: A bundled model, a folder in transformers' format, or a hub id; None means the model
+            that `adapter` was trained on, or else the bundled default.
         device: A torch device.
         dtype: `float32`, `float16` or `bfloat16`.
         revision: Hub branch, tag or commit.
         offline: Use only what is on this machine.
-        decoder: `ctc` or `whisper_ar`; None takes the one the folder's architecture names.
-        options: The decoder's options (`CtcOptions`, `WhisperOptions`), and `padding=full|native`
-            for Whisper.
+        decoder: `ctc` or `whisper_ar`; None takes the one the folder's architecture names, or the
+            head that came with `adapter`.
+        adapter: Folder of a saved adapter, a saved head or both, for this model.
+        options: The decoder's options (`CtcOptions`, `WhisperOptions`), `padding=full|native` for
+            Whisper, and `decoder_model`, the model that a bridge leads to, where it is not found
+            under its own name.
 
     Raises:
         CatalogError: No such model or decoder, or an architecture nobody reads.
-        CheckpointError: The model is incomplete or damaged.
+        CheckpointError: The model is incomplete or damaged, or the adapter is another model's.
         ConfigError: An option is unknown or out of range.
 
     Example:
         >>> recogniser = speechadapt.load("mini-usm")  # doctest: +SKIP
         >>> recogniser.transcribe("talk.flac").text  # doctest: +SKIP
     """
-    import torch
-
+    if adapter is not None:
+        where = {"device": device, "dtype": dtype, "revision": revision, "offline": offline}
+        return _load_adapted(name, Path(adapter).expanduser(), where, decoder, options)
     from speechadapt.decoders.catalog import decoder_class, decoder_for
-    from speechadapt.encoders.catalog import load_encoder
     from speechadapt.models.recogniser import Recogniser
 
     folder = find_model(name, revision=revision, offline=offline)
@@ -115,19 +123,108 @@ def load(
             f"{config.get('architectures')}."
         )
     language = _language(folder)
-    with _quiet():
+    with quiet_loading():
         parts = kind.from_folder(folder, _decoder_options(kind.name, options, language))
-        # The folder is the encoder's name here, so both read the weights of one place.
-        encoder = load_encoder(
-            folder, padding=str(options.get("padding", "full")), dtype=dtype, device=device
-        )
-    parts = parts.to(torch.device(device), getattr(torch, dtype))
+    # The folder is the encoder's name here, so both read the weights of one place.
+    encoder = _encoder(folder, str(options.get("padding", "full")), dtype, device)
     shown = default_model() if name is None else str(name)
-    return Recogniser(shown, encoder, parts, language, _margin(folder))
+    return Recogniser(shown, encoder, _placed(parts, dtype, device), language, margin_of(folder))
+
+
+def _load_adapted(
+    name: str | Path | None,
+    folder: Path,
+    where: Mapping[str, Any],
+    decoder: str | None,
+    options: Mapping[str, Any],
+) -> Recogniser:
+    """Load a recogniser with what was trained for it."""
+    from speechadapt.adapters import store
+    from speechadapt.models import adapted, bridged
+    from speechadapt.models.recogniser import Recogniser
+
+    stored = store.read(folder)
+    asked = adapted.base_name(stored) if name is None else name
+    bridge = bridged.read_bridge(stored)
+    if bridge is not None:
+        return _load_bridged(asked, stored, bridge, where, options)
+    head = adapted.read_head(stored)
+    if head is None:
+        # an adapter for clips at their native length is of no use on the padded window
+        heard = (stored.details.get("training") or {}).get("padding", "full")
+        options = ({} if heard == "full" else {"padding": heard}) | dict(options)
+        recogniser = load(asked, decoder=decoder, **where, **options)
+        adapted.attach_saved(recogniser.encoder, stored)
+        return recogniser
+    if decoder not in (None, "ctc"):
+        raise ConfigError(
+            f"decoder '{decoder}' was asked of the adapter '{folder.name}', which has a CTC head."
+        )
+    base = find_model(asked, revision=where["revision"], offline=where["offline"])
+    dtype, device = where["dtype"], where["device"]
+    encoder = _encoder(base, str(options.get("padding", head.padding)), dtype, device)
+    adapted.attach_saved(encoder, stored)
+    wanted = {key: value for key, value in options.items() if key != "padding"}
+    settings = _decoder_options("ctc", wanted, head.language)
+    parts = adapted.make_decoder(stored, head, encoder.dim, settings)
+    placed = _placed(parts, dtype, device)
+    return Recogniser(str(asked), encoder, placed, head.language, head.margin_s)
+
+
+def _load_bridged(
+    name: str | Path,
+    stored: Stored,
+    bridge: Bridge,
+    where: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> Recogniser:
+    """Load an encoder, the bridge trained for it, and the decoder it leads to."""
+    from speechadapt.decoders.whisper_ar.decoder import WhisperDecoder
+    from speechadapt.models import bridged
+    from speechadapt.models.recogniser import Recogniser
+
+    wanted = dict(options)
+    asked = wanted.pop("decoder_model", bridge.decoder)
+    if wanted.pop("padding", "native") != "native":
+        raise ConfigError(
+            "padding=full was asked of a bridge, which gives no frames beyond a clip's end. "
+            "Leave padding out."
+        )
+    dtype, device, offline = where["dtype"], where["device"], where["offline"]
+    base = find_model(name, revision=where["revision"], offline=offline)
+    try:
+        other = find_model(asked, offline=offline)
+    except CatalogError as error:
+        raise CatalogError(
+            f"the bridge '{stored.folder.name}' leads to the decoder of '{bridge.decoder}', but "
+            f"{error} Name that model's folder: decoder_model=FOLDER."
+        ) from error
+    bridged.check_decoder(other, bridge)
+    language = _language(other)
+    encoder = bridged.bridge_saved(_encoder(base, "native", dtype, device), stored.folder, bridge)
+    with quiet_loading():
+        parts = WhisperDecoder.from_folder(
+            other, _decoder_options("whisper_ar", wanted | {"padding": "native"}, language)
+        )
+    placed = _placed(parts, dtype, device)
+    return Recogniser(str(name), encoder, placed, language, bridge.margin_s)
+
+
+def _encoder(folder: Path, padding: str, dtype: str, device: str) -> Encoder:
+    from speechadapt.encoders.catalog import load_encoder
+
+    with quiet_loading():
+        return load_encoder(folder, padding=padding, dtype=dtype, device=device)
+
+
+def _placed(parts: Decoder, dtype: str, device: str) -> Decoder:
+    import torch
+
+    return parts.to(torch.device(device), getattr(torch, dtype))
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_loading() -> Iterator[None]:
     """Silence transformers' report that the encoder leaves the decoder's weights unread.
 
     What matters of it, missing weights, is an error of its own in the loaders.
@@ -167,7 +264,7 @@ def _language(folder: Path) -> str | None:
     return languages[0] if len(languages) == 1 else None
 
 
-def _margin(folder: Path) -> float:
+def margin_of(folder: Path) -> float:
     """Return the margin the model was chosen with, in seconds; 0 where its folder states none."""
     path = folder / SETTINGS_FILE
     if not path.is_file():

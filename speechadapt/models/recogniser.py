@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from speechadapt.adapters.handle import attachments
 from speechadapt.audio.chunk import segments
 from speechadapt.audio.io import decode_audio
 from speechadapt.audio.margin import add_margin
@@ -72,6 +73,9 @@ class Recogniser:
             self._weights = {
                 "encoder": fingerprint_module(self.encoder.model),
                 "decoder": fingerprint_module(self.decoder),
+            } | {
+                f"adapter {name}": fingerprint_module(handle.module)
+                for name, handle in attachments(self.encoder).items()
             }
         return {
             "weights": self._weights,

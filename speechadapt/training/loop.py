@@ -7,7 +7,6 @@ own random streams from (seed, micro-step, rank), so a resumed run repeats an un
 from __future__ import annotations
 
 import math
-import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +31,7 @@ from speechadapt.core.limits import (
     Range,
 )
 from speechadapt.core.seed import seed_everything
+from speechadapt.training.interrupts import caught_signals
 from speechadapt.training.objective import Objective
 from speechadapt.training.optimiser import OptimizerName, make_optimizer
 from speechadapt.training.prefetch import Prefetch
@@ -61,6 +61,8 @@ class TrainerConfig:
         log_every: Steps between log lines.
         evaluate_every: Steps between evaluations.
         checkpoint_every: Steps between checkpoints.
+        patience: End early after this many evaluations in a row without a better score; 0 runs all
+            steps.
         sitting_s: Stop with a checkpoint after this many seconds; 0 runs to the end.
         threads: CPU threads; 0 leaves torch's default.
         gradient_checkpointing: Recompute activations in the backward pass.
@@ -82,6 +84,7 @@ class TrainerConfig:
     log_every: Count = 20
     evaluate_every: Count = 500
     checkpoint_every: Count = 200
+    patience: CountOrNone = 0
     sitting_s: NotNegative = 0.0
     threads: CountOrNone = 0
     gradient_checkpointing: bool = False
@@ -94,7 +97,7 @@ class TrainResult:
 
     Args:
         step: Optimiser steps done.
-        finished: Whether the schedule is complete.
+        finished: Whether the schedule is complete, or was ended early by `patience`.
         scores: The last evaluation (of the first process; the others know none).
         best: The lowest `score` seen, and its step.
         signal: The signal that asked to stop; 0 where none did.
@@ -111,7 +114,7 @@ def train(objective: Objective, config: TrainerConfig, folder: Path) -> TrainRes
     """Train until the schedule ends, the sitting is over, or a signal asks to stop.
 
     Resumes from `folder/checkpoints` where there is one. Leaves `log.jsonl`, `checkpoints/`,
-    `best/` and, at the end, `last/` (model folders).
+    `best/` and, at the end, `last/` (model folders) and what `Objective.finish` writes.
 
     Args:
         objective: The task.
@@ -159,16 +162,17 @@ class _Run:
         self.saved = -1
         self.objective = objective
         self.parallel = accelerator.num_processes > 1
-        optimizer = make_optimizer(
-            objective, config.optimizer, config.learning_rate, config.weight_decay, config.betas
-        )
+        settings = config.optimizer, config.learning_rate, config.weight_decay, config.betas
+        optimizer = make_optimizer(objective, *settings, objective.groups())
         prepared = accelerator.prepare(objective, optimizer)
         self.wrapped, self.optimizer = prepared
         self.average = _clone(objective) if config.average else None
         self.record: Record | None = None
         # These change when a run stops and what it shows, never what it is asked to compute.
         free = {"sitting_s": 0, "threads": 0, "log_every": 0, "checkpoint_every": 0}
-        self.fingerprint = hash_json({**asdict(config), **free})
+        settings_now = {**asdict(config), **free}
+        del settings_now["patience"]  # free too, and absent from the checkpoints of older releases
+        self.fingerprint = hash_json(settings_now)
 
     def resume(self) -> None:
         target = latest_checkpoint(self.folder / "checkpoints")
@@ -213,8 +217,8 @@ class _Run:
             lambda micro: self.objective.batch(micro, self.accelerator.process_index),
             config.steps * config.accumulate,
         )
-        stopping = False
-        with self._signals():
+        stopping = self._exhausted()
+        with caught_signals(self._note_signal):
             try:
                 while self.step < config.steps and not stopping:
                     figures = self._optimizer_step(batches)
@@ -228,14 +232,21 @@ class _Run:
                         self._checkpoint()
             finally:
                 batches.close()
-        self._finish()
-        finished = self.step >= config.steps
+        finished = self.step >= config.steps or self._exhausted()
+        self._finish(finished)
         return TrainResult(self.step, finished, self.scores, self.best, self.signal)
 
-    def _finish(self) -> None:
-        if self.step >= self.config.steps:
+    def _exhausted(self) -> bool:
+        if not self.config.patience or self.best is None:
+            return False
+        return self.step - self.best[1] >= self.config.patience * self.config.evaluate_every
+
+    def _finish(self, finished: bool) -> None:
+        if finished:
             self._checkpoint()
             self._save("last")
+            if self.record is not None:
+                self.objective.finish(self.folder)
         if self.record is not None:
             self.record.close()
         if self.parallel:
@@ -244,10 +255,10 @@ class _Run:
 
     def _stops(self) -> bool:
         over = self.config.sitting_s and self._elapsed() > self.config.sitting_s
-        wish = bool(over) or self.signal != 0
+        wish = bool(over) or self.signal != 0 or self._exhausted()
         if not self.parallel:
             return wish
-        # Signals and clocks differ by process; all must leave the loop at the same step.
+        # Signals, clocks and scores differ by process; all must leave the loop at the same step.
         wishes = torch.tensor(float(wish), device=self.accelerator.device)
         return bool(self.accelerator.reduce(wishes, "sum") > 0)
 
@@ -255,10 +266,10 @@ class _Run:
         return time.monotonic() - self.started
 
     def _optimizer_step(self, batches: Prefetch) -> dict[str, float]:
-        config, accelerator = self.config, self.accelerator
+        config, accelerator, started = self.config, self.accelerator, time.monotonic()
         factor = warmup_cosine(self.step, config.steps, config.warmup_steps, config.final_rate)
         for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate * factor
+            group["lr"] = config.learning_rate * factor * group["factor"]
         figures: dict[str, float] = {}
         self.wrapped.train()
         for number in range(config.accumulate):
@@ -278,6 +289,7 @@ class _Run:
         self._must_be_finite("gradient", float(norm))
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.objective.after_step(self.step + 1, time.monotonic() - started)
         self._update_average()
         return figures | {"grad_norm": float(norm), "lr": config.learning_rate * factor}
 
@@ -367,28 +379,8 @@ class _Run:
         finally:
             self.objective.load_state_dict(live)
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        previous: dict[int, Any] = {}
-
-        def restore() -> None:
-            while previous:
-                number, handler = previous.popitem()
-                signal.signal(number, handler)
-
-        def stop(number: int, *_: Any) -> None:
-            self.signal = number
-            restore()  # a second signal acts at once
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                previous[number] = signal.signal(number, stop)
-            except ValueError:  # not in the main thread: signals are the caller's
-                break
-        try:
-            yield
-        finally:
-            restore()
+    def _note_signal(self, number: int) -> None:
+        self.signal = number
 
 
 def _clone(module: nn.Module) -> dict[str, Tensor]:

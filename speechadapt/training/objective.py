@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,6 +14,19 @@ from torch import Tensor, nn
 from speechadapt.core.errors import ConfigError
 
 Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Group:
+    """How the parameters of one part of an objective are trained.
+
+    Args:
+        rate: Factor of the learning rate of every step.
+        weight_decay: Decoupled; None takes the trainer's. Vectors are never decayed.
+    """
+
+    rate: float = 1.0
+    weight_decay: float | None = None
 
 
 class Objective(nn.Module, ABC):
@@ -59,6 +74,38 @@ class Objective(nn.Module, ABC):
     def summary(self) -> dict[str, str]:
         """Say what a run reads and how much of it a step takes, for the plan of a dry run."""
         return {}
+
+    def groups(self) -> Mapping[str, Group]:
+        """Return how parts are trained that differ from the rest, by the start of their names.
+
+        A parameter belongs to the longest start that fits its name.
+        """
+        return {}
+
+    def after_step(self, step: int, seconds: float) -> None:
+        """Act after an optimiser step; the default does nothing.
+
+        Args:
+            step: Steps done.
+            seconds: How long this one took, from drawing its batches to the update.
+        """
+
+    def finish(self, folder: Path) -> None:
+        """Write what is known at the end of the schedule; the default writes nothing.
+
+        Called once, on the first process.
+
+        Args:
+            folder: The run's folder.
+        """
+
+    def report(self, folder: Path) -> str:
+        """Return what `finish` found, as lines for people; empty where there is nothing to say.
+
+        Args:
+            folder: The run's folder.
+        """
+        return ""
 
     def checkpoint_gradients(self) -> None:
         """Recompute activations of the transformers models within during the backward pass.

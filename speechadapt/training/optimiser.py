@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from speechadapt.training.objective import Group
 
 OptimizerName = Literal["adamw", "muon"]
 
@@ -102,8 +104,11 @@ def make_optimizer(
     learning_rate: float,
     weight_decay: float,
     betas: tuple[float, float],
+    groups: Mapping[str, Group] | None = None,
 ) -> torch.optim.Optimizer:
     """Return an optimiser of the trained parameters of a module.
+
+    Every group carries the `factor` by which the loop multiplies the rate of a step.
 
     Args:
         module: Its parameters that require gradients are trained.
@@ -111,21 +116,48 @@ def make_optimizer(
         learning_rate: Peak rate; the loop sets the rate of each step.
         weight_decay: Decoupled; not applied to vectors (norms, biases).
         betas: Of AdamW.
+        groups: Parts with another rate or decay, by the start of their parameters' names.
     """
     trained = [(title, p) for title, p in module.named_parameters() if p.requires_grad]
-    vectors = {"params": [p for _, p in trained if p.ndim <= 1], "weight_decay": 0.0}
-    matrices = [(title, p) for title, p in trained if p.ndim > 1]
+    made: list[dict[str, Any]] = []
+    for group, members in _sorted_out(trained, groups or {}):
+        decay = weight_decay if group.weight_decay is None else group.weight_decay
+        for part in _by_shape(members, name, decay):
+            made.append({**part, "factor": group.rate, "lr": learning_rate * group.rate})
     if name == "adamw":
-        decayed = {"params": [p for _, p in matrices], "weight_decay": weight_decay}
-        return torch.optim.AdamW([decayed, vectors], lr=learning_rate, betas=betas)
-    hidden = [p for title, p in matrices if _is_hidden(title, p)]
-    others = [p for title, p in matrices if not _is_hidden(title, p)]
-    groups = [
-        {"params": hidden, "weight_decay": weight_decay, "orthogonal": True},
-        {"params": others, "weight_decay": weight_decay},
-        vectors,
-    ]
-    return Muon([group for group in groups if group["params"]], learning_rate, betas)
+        return torch.optim.AdamW(made, lr=learning_rate, betas=betas)
+    return Muon(made, learning_rate, betas)
+
+
+def _sorted_out(
+    trained: Sequence[tuple[str, nn.Parameter]], groups: Mapping[str, Group]
+) -> list[tuple[Group, list[tuple[str, nn.Parameter]]]]:
+    """Return the parameters by their group, those of no group first."""
+    starts = sorted(groups, key=len, reverse=True)
+    members: dict[str, list[tuple[str, nn.Parameter]]] = {name: [] for name in ("", *groups)}
+    for title, parameter in trained:
+        start = next((start for start in starts if title.startswith(start)), "")
+        members[start].append((title, parameter))
+    return [(groups.get(start, Group()), found) for start, found in members.items() if found]
+
+
+def _by_shape(
+    members: Sequence[tuple[str, nn.Parameter]], name: OptimizerName, decay: float
+) -> list[dict[str, Any]]:
+    """Return the parameter groups of one part: matrices, then the vectors, which do not decay."""
+    matrices = [(title, p) for title, p in members if p.ndim > 1]
+    vectors = {"params": [p for _, p in members if p.ndim <= 1], "weight_decay": 0.0}
+    if name == "muon":
+        hidden = [p for title, p in matrices if _is_hidden(title, p)]
+        others = [p for title, p in matrices if not _is_hidden(title, p)]
+        parts = [
+            {"params": hidden, "weight_decay": decay, "orthogonal": True},
+            {"params": others, "weight_decay": decay},
+            vectors,
+        ]
+    else:
+        parts = [{"params": [p for _, p in matrices], "weight_decay": decay}, vectors]
+    return [part for part in parts if part["params"]]
 
 
 def _is_hidden(title: str, parameter: Tensor) -> bool:

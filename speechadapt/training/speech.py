@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +12,15 @@ from numpy.typing import NDArray
 
 from speechadapt.audio.augment import AugmentConfig, Signal, augment_signal, fit_length
 from speechadapt.core.errors import ConfigError, DataError, near_misses
-from speechadapt.core.seed import generator
+from speechadapt.core.limits import Probability
+from speechadapt.core.seed import derive_seed, generator
+from speechadapt.data import own
 from speechadapt.data.audio_cache import AudioCache
 from speechadapt.data.batch import BatchConfig, BatchPlan, Row
 from speechadapt.data.corpora import pack
 from speechadapt.data.manifest import Utterance
+
+Spell = Callable[[Utterance], str]
 
 _SUMMARY_STEPS = 64
 
@@ -34,6 +38,10 @@ class DataConfig:
         responses: Corpora whose `train` split gives room impulse responses.
         edge_s: Longest silence put before and after a row, in seconds.
         require: Fields a row must have with these values; rows without the field pass.
+        held_out: Share of the `train` split, drawn by a hash of the ids, that serves as `dev` and
+            is not trained on, in corpora without a `dev` split.
+        manifest: One's own recordings (see `data.own`), read in place of `train` and `dev`;
+            `held_out` holds out whole speakers where they are known.
     """
 
     root: str = ""
@@ -44,28 +52,55 @@ class DataConfig:
     responses: tuple[str, ...] = ()
     edge_s: float = 0.3
     require: Mapping[str, bool] = field(default_factory=dict)
+    held_out: Probability = 0.0
+    manifest: str = ""
+
+    @property
+    def corpora(self) -> tuple[str, ...]:
+        """Names of the corpora trained on."""
+        return (own.corpus_of(self.own_path),) if self.manifest else self.train
+
+    @property
+    def own_path(self) -> Path:
+        """The manifest of one's own recordings, where there is one."""
+        return Path(self.manifest).expanduser()
 
     def problems(self) -> list[str]:
         """Say where the data pack, a corpus or a split is missing."""
+        found = self._own_problems() if self.manifest else []
+        keys = ("noise", "responses") if self.manifest else ("train", "dev", "noise", "responses")
+        if self.manifest and not (self.noise or self.responses):
+            return found
         try:
             root = data_root(self)
         except ConfigError as error:
-            return [str(error)]
-        found = [] if self.train else ["data.train names no corpus; name at least one."]
-        wanted = {"train": "train", "dev": "dev", "noise": "train", "responses": "train"}
-        for key, split in wanted.items():
+            also = " Or set data.noise=[] data.responses=[]." if self.manifest else ""
+            return [*found, f"{error}{also}"]
+        if not self.corpora:
+            found.append("data.train names no corpus; name at least one.")
+        for key in keys:
             for name in getattr(self, key):
                 try:
-                    pack.load_corpus(root, name, split)
+                    split_rows(root, name, "dev" if key == "dev" else "train", self.held_out)
                 except DataError as error:
                     found.append(f"data.{key}: {error}")
         return found
 
+    def _own_problems(self) -> list[str]:
+        try:
+            rows = own.load_own(self.own_path)
+        except DataError as error:
+            return [f"data.manifest: {error}"]
+        problem = own.split_problem(self.own_path, rows, self.held_out)
+        return [problem] if problem else []
+
     def sources(self) -> dict[str, Path]:
         """Name the manifests that the run reads, by their path under the root."""
-        root = data_root(self)
-        names = sorted({*self.train, *self.dev, *self.noise, *self.responses})
-        return {f"manifests/{name}.jsonl": root / f"manifests/{name}.jsonl" for name in names}
+        read = () if self.manifest else (*self.train, *self.dev)
+        names = sorted({*read, *self.noise, *self.responses})
+        root = data_root(self) if names else Path()
+        found = {f"manifests/{name}.jsonl": root / f"manifests/{name}.jsonl" for name in names}
+        return found | ({"manifest": self.own_path} if self.manifest else {})
 
 
 @dataclass(frozen=True)
@@ -93,6 +128,7 @@ class SpeechBatches:
         seed: Of the whole run.
         sample_rate: Hz.
         transcribed: Keep only utterances with a transcript.
+        spell: Gives the text to train on and to score against; None takes it as it stands.
     """
 
     def __init__(
@@ -103,12 +139,15 @@ class SpeechBatches:
         seed: int,
         sample_rate: int = 16000,
         transcribed: bool = True,
+        spell: Spell | None = None,
     ) -> None:
-        self.root = data_root(data)
+        needs_root = not data.manifest or data.noise or data.responses
+        self.root = data_root(data) if needs_root else Path()
         self.data = data
         self.augment = augment
         self.sample_rate = sample_rate
-        loaded = pack.load_splits(self.root, data.train, "train")
+        self._spell = spell
+        loaded = self._spelt(item for items in self._split("train").values() for item in items)
         self.utterances = [
             item for item in loaded if (item.text or not transcribed) and _meets(item, data.require)
         ]
@@ -143,7 +182,7 @@ class SpeechBatches:
 
     def rows(self, step: int, rank: int) -> list[SpeechRow]:
         """Return the signals and transcripts of one step on one process."""
-        return [self._row(row) for row in self.plan.rows(step, rank)]
+        return [self.row(row) for row in self.plan.rows(step, rank)]
 
     def summary(self) -> dict[str, str]:
         """Say what the corpora hold and how much speech a step takes, the first steps averaged."""
@@ -161,18 +200,35 @@ class SpeechBatches:
 
     def dev(self) -> dict[str, list[tuple[Signal, str]]]:
         """Return the dev recordings with their transcripts, by corpus."""
-        sets: dict[str, list[tuple[Signal, str]]] = {}
-        for name in self.data.dev:
+        return {
+            name: [(signal, item.text or "") for signal, item in items]
+            for name, items in self.dev_items().items()
+        }
+
+    def dev_items(self, transcribed: bool = True) -> dict[str, list[tuple[Signal, Utterance]]]:
+        """Return the dev recordings with all that is known about them, by corpus.
+
+        Args:
+            transcribed: Leave out recordings without a transcript.
+        """
+        sets: dict[str, list[tuple[Signal, Utterance]]] = {}
+        for name, rows in self._split("dev").items():
+            loaded = self._spelt(rows)
             items = [
                 item
-                for item in pack.load_corpus(self.root, name, "dev")
-                if item.text and _meets(item, {"open_grammar_agrees": True})
+                for item in loaded
+                if (item.text or not transcribed) and _meets(item, {"open_grammar_agrees": True})
             ]
             audio = AudioCache(items, self._read, self.sample_rate)
-            sets[name] = [(audio[index], item.text or "") for index, item in enumerate(items)]
+            sets[name] = [(audio[index], item) for index, item in enumerate(items)]
         return sets
 
-    def _row(self, row: Row) -> SpeechRow:
+    def row(self, row: Row) -> SpeechRow:
+        """Return the signal and the transcript of one row of a plan.
+
+        Args:
+            row: Its parts, and the seed of all that is random about it.
+        """
         random = generator(*row.seed)
         pieces: list[NDArray[np.float32]] = []
         for number, index in enumerate(row.parts):
@@ -182,15 +238,21 @@ class SpeechBatches:
         if self.data.edge_s:
             before, after = random.uniform(0, self.data.edge_s, 2)
             pieces = [self._hush(before, random), *pieces, self._hush(after, random)]
-        signal = augment_signal(
-            np.concatenate(pieces),
-            self.sample_rate,
-            self.augment,
-            random,
-            self._noises,
-            self._responses,
-        )
+        signal = self.augmented(np.concatenate(pieces), self.augment, random)
         return SpeechRow(signal, self.plan.text(row), random)
+
+    def augmented(
+        self, signal: Signal, augment: AugmentConfig, random: np.random.Generator
+    ) -> Signal:
+        """Return a signal changed with the run's noises and rooms (see `augment_signal`).
+
+        Args:
+            signal: Mono samples.
+            augment: Probabilities and ranges.
+            random: The only source of randomness.
+        """
+        rate, noises, rooms = self.sample_rate, self._noises, self._responses
+        return augment_signal(signal, rate, augment, random, noises, rooms)
 
     def _hush(self, seconds: float, random: np.random.Generator) -> NDArray[np.float32]:
         # Digital zero does not occur in recordings; a faint hiss at a random level does.
@@ -198,7 +260,22 @@ class SpeechBatches:
         count = int(seconds * self.sample_rate)
         return (random.standard_normal(count) * level).astype(np.float32)
 
+    def _spelt(self, items: Iterable[Utterance]) -> list[Utterance]:
+        spell = self._spell
+        if spell is None:
+            return list(items)
+        return [replace(item, text=spell(item) if item.text else item.text) for item in items]
+
+    def _split(self, split: str) -> dict[str, list[Utterance]]:
+        data = self.data
+        if data.manifest:
+            return {own.corpus_of(data.own_path): own.own_rows(data.own_path, split, data.held_out)}
+        names = data.dev if split == "dev" else data.train
+        return {name: split_rows(self.root, name, split, data.held_out) for name in names}
+
     def _read(self, utterance: Utterance) -> tuple[NDArray[np.float32], int]:
+        if Path(utterance.audio_filepath).is_absolute():  # the pack's lie under its root
+            return own.read_own(utterance, self.sample_rate)
         return pack.read_audio(self.root, utterance)
 
     def _signals(self, items: Sequence[Utterance]) -> list[NDArray[np.float32]]:
@@ -222,6 +299,33 @@ def data_root(data: DataConfig) -> Path:
     return Path(root)
 
 
+def split_rows(root: Path, name: str, split: str, held_out: float = 0.0) -> list[Utterance]:
+    """Return the rows of a corpus for training or for dev, which never overlap.
+
+    Args:
+        root: The data pack's folder.
+        name: The corpus.
+        split: `train` or `dev`.
+        held_out: Share of `train` that serves as `dev` where the corpus has no `dev` split.
+
+    Raises:
+        DataError: The corpus is not there, or it has no such rows.
+    """
+    if not held_out or "dev" in {str(row.extra["split"]) for row in pack.load_corpus(root, name)}:
+        return pack.load_corpus(root, name, split)
+    rows = [
+        row
+        for row in pack.load_corpus(root, name, "train")
+        if (derive_seed("held out", row.id) < held_out * 2**63) == (split == "dev")
+    ]
+    if not rows:
+        raise DataError(
+            f"data.held_out={held_out:g} leaves no {split} rows of the corpus '{name}'. "
+            "Take a share further from 0 and 1."
+        )
+    return rows
+
+
 def mix_problems(data: DataConfig, batch: BatchConfig) -> list[str]:
     """Say which corpora the batches name that the data does not.
 
@@ -230,10 +334,10 @@ def mix_problems(data: DataConfig, batch: BatchConfig) -> list[str]:
         batch: How its batches are mixed.
     """
     return [
-        f"batch.{key} names '{name}', which is not in data.train.{near_misses(name, data.train)}"
+        f"batch.{key} names '{name}', which is not in data.train.{near_misses(name, data.corpora)}"
         for key in ("weights", "join_corpora")
         for name in getattr(batch, key)
-        if name not in data.train
+        if name not in data.corpora
     ]
 
 

@@ -58,8 +58,9 @@ class Case:
         """Attach the method with its small settings, from a fixed seed."""
         torch.manual_seed(0)
         found = method_of(self.method)
-        options = {"config": found.tiny, **more}
-        return attach(self.encoder if encoder is None else encoder, self.method, name="german", **options)  # type: ignore[arg-type]
+        options = {"name": "german", "config": found.tiny, **more}
+        encoder = self.encoder if encoder is None else encoder
+        return attach(encoder, self.method, **options)  # type: ignore[arg-type]
 
     @property
     def adapts_norms(self) -> bool:

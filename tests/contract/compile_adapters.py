@@ -33,10 +33,11 @@ def main(family: str, folder: Path) -> None:
         torch.compiler.reset()
         encoder = load_encoder(model, padding="native")
         case = Case(name, encoder, encoder, encoder, clips, folder)
-        backend = "inductor" if name == "lora" else "aot_eager"
+        compiled = torch.compile(encoder, backend="inductor" if name == "lora" else "aot_eager")
+        with torch.no_grad():
+            case.run(compiled)  # before anything is attached, as a careless user might
         with case.attached(moved=True):
             off, on, mixed = case.output(None), case.output(), case.output(ROWS)
-            compiled = torch.compile(encoder, backend=backend)
             with torch.no_grad():
                 errors = [float((case.run(compiled) - on).abs().max())]
                 with active(encoder, ROWS):  # type: ignore[arg-type]

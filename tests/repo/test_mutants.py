@@ -111,7 +111,7 @@ def hooks_left_behind(patch: Patch, case: Case) -> None:
 
 
 def switched_off_but_acting(patch: Patch, case: Case) -> None:
-    def wrong(self: Router, mask: Any, device: Any) -> tuple[Group, ...]:
+    def wrong(self: Router, mask: Any) -> tuple[Group, ...]:
         names = tuple(self.handles)
         return (Group(names, None, checks_context(mask)),) if names else ()
 

@@ -77,15 +77,15 @@ def words(model: Path, adapter: Path, tmp_path: Path) -> list[str]:
     """Return the arguments of a small run on made tones."""
     pack = synthetic.write_pack(tmp_path / "pack", ("fsdd", "wake"))
     given = ["--model", str(model), "--adapter", str(adapter), "--data", str(pack)]
-    given += ["--sets", "fsdd/dev", "wake/dev", "--language", "en", "--seconds", "0.5", "2"]
-    return [*given, "--runs", "2"]
+    return [*given, "--sets", "fsdd/dev", "wake/dev"]
 
 
 def test_a_whole_run_writes_what_it_prints(
     words: list[str], model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before, output = fingerprint_folder(model), tmp_path / "native_length.json"
-    code = native_quality.main([*words, "--output", str(output)])
+    given = [*words, "--seconds", "0.5", "2", "--runs", "2", "--output", str(output)]
+    code = native_quality.main([*given, "--option", "language=en", "--option", "temperature=[0.0]"])
     assert code in (0, 1)
     text = output.read_text()
     found = json.loads(text)
@@ -116,8 +116,15 @@ def test_a_whole_run_writes_what_it_prints(
 
 def test_another_family_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     words[1] = "mini-usm"
-    assert native_quality.main(words[:-6] + words[-4:]) == 2
+    assert native_quality.main(words) == 2
     assert "only Whisper has a padded window" in capsys.readouterr().err
+
+
+def test_an_option_without_a_value_is_refused(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert native_quality.main([*words, "--option", "language"]) == 2
+    assert "--option takes NAME=VALUE, got 'language'" in capsys.readouterr().err
 
 
 def test_a_wrong_set_names_a_near_one(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -228,6 +228,7 @@ class Seq2SeqObjective(Objective):
         for text in texts:
             written = self.tokenizer(f" {text}", add_special_tokens=False)["input_ids"]
             tokens = [*self.prefix, *(written if text else []), end]
+            tokens = tokens[: self.config.model.target_tokens + 1]  # what has no position is cut
             wanted = list(tokens[1:])
             if not text:
                 # One sequence teaches both: no-speech at the start token, and an empty text

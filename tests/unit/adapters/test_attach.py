@@ -173,6 +173,16 @@ def test_building_alone_touches_nothing(load, clips, move):
     assert not torch.equal(frames(encoder, clips), base)
 
 
+def test_an_attachment_is_installed_once(load):
+    encoder = load()
+    handle = attach(encoder, "lora")
+    with pytest.raises(ConfigError, match="called 'lora' already"):
+        install(handle)
+    assert len(encoder.followers) == 1
+    install(remove(encoder, "lora"))
+    assert attachments(encoder) == {"lora": handle}
+
+
 def test_adapters_train_under_distributed_data_parallel(load, clips, tmp_path):
     class Task(nn.Module):
         def __init__(self) -> None:

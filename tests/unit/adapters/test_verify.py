@@ -29,6 +29,15 @@ def test_a_trained_adapter_acts_and_is_gone_when_off(load, clips, move):
     assert "equals the base bit for bit" in str(report)
 
 
+def test_a_bridge_to_another_width_acts_and_is_gone_when_off(load, clips):
+    encoder = load("w2v_bert")
+    attach(encoder, "pea_bridge", config={"hidden": 8, "dim": 5, "repeat": 3})
+    report = verify(encoder, "pea_bridge", clips)
+    assert report.sound
+    assert report.acts
+    assert report.off_equals_base
+
+
 def test_an_adapter_at_its_start_is_said_to_be(load):
     encoder = load()
     attach(encoder, "lora")
@@ -52,8 +61,8 @@ def test_an_adapter_that_does_not_go_off_is_found(load, clips, move, monkeypatch
     encoder = load()
     move(attach(encoder, "lora"))
     router = router_of(encoder)
-    kept = router.grouped(None, None)
-    monkeypatch.setattr(type(router), "grouped", lambda self, mask, device: kept)
+    kept = router.grouped(None)
+    monkeypatch.setattr(type(router), "grouped", lambda self, mask: kept)
     report = verify(encoder, "lora", clips)
     assert not report.off_equals_base
     assert not report.sound

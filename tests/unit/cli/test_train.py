@@ -29,4 +29,4 @@ def test_without_a_recipe_the_recipes_are_named(capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit) as ending:
         main(["train"])
     assert ending.value.code == 2
-    assert "no recipe was given; name one: recipe=asr/" in capsys.readouterr().err
+    assert "no recipe was given; name one: recipe=adapt/" in capsys.readouterr().err

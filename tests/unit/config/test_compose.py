@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from speechadapt.config.compose import compose
+from speechadapt.config.compose import compose, compose_values
 
 
 @pytest.fixture
@@ -102,3 +102,10 @@ def test_a_wrong_word_is_named(folder: Path, words: list[str], problem: str) -> 
 def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
     problems = compose(["recipe=pretrain/best_rq"], [tmp_path / "no"]).problems
     assert problems == [f"--config-dir '{tmp_path / 'no'}' is no folder."]
+
+
+def test_single_keys_compose_without_a_recipe() -> None:
+    found = compose_values(["trainer.steps=5", "adapter={rank: 2}", "roles=[attn.q]", "nonsense"])
+    assert found.values == {"trainer": {"steps": 5}, "adapter": {"rank": 2}, "roles": ["attn.q"]}
+    (problem,) = found.problems
+    assert "'nonsense' is not key=value" in problem

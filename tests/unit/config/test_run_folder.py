@@ -106,3 +106,17 @@ def test_lists_and_tuples_of_equal_values_do_not_differ() -> None:
 def test_versions_and_commit_say_what_ran() -> None:
     assert versions()["python"].startswith("3.")
     assert commit() == "" or len(commit().rstrip("+")) == 40
+
+
+def test_a_setting_that_came_later_leaves_older_runs_as_they_were(
+    run: Run, words: list[str], tmp_path: Path
+) -> None:
+    open_run_folder(run, ())
+    path = run.folder / "config.yaml"
+    stored = yaml.safe_load(path.read_text())
+    del stored["data"]["edge_s"], stored["trainer"]["average"]
+    path.write_text(yaml.safe_dump(stored))
+    assert check_run_folder(run)
+    other = resolve([*words, "trainer.average=0.5"], [tmp_path])
+    with pytest.raises(FingerprintError, match=r"trainer.average: 0.0 -> 0.5"):
+        check_run_folder(other)

@@ -41,7 +41,12 @@ def test_an_unknown_model_is_refused(monkeypatch):
 
 def test_options_become_the_arguments_of_load():
     options = TranscribeOptions(
-        device="cpu", beam_size=3, encoder_padding="native", decoder="ctc", option=("lm=x",)
+        device="cpu",
+        beam_size=3,
+        encoder_padding="native",
+        decoder="ctc",
+        option=("lm=x",),
+        adapter="some/folder",
     )
     assert load_arguments(options) == {
         "device": "cpu",
@@ -53,6 +58,7 @@ def test_options_become_the_arguments_of_load():
         "lm": "x",
         "padding": "native",
         "decoder": "ctc",
+        "adapter": "some/folder",
     }
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from speechadapt.core.errors import DataError
 from speechadapt.metrics import bootstrap
-from speechadapt.metrics.bootstrap import bootstrap_ratio
+from speechadapt.metrics.bootstrap import bootstrap_difference, bootstrap_ratio
 
 QUICK = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 ITEMS = st.lists(st.tuples(st.integers(0, 8), st.integers(1, 8)), min_size=1, max_size=40)
@@ -114,3 +114,23 @@ def test_values_that_do_not_fit_are_refused(
 def test_a_level_out_of_range_is_refused() -> None:
     with pytest.raises(DataError, match="between 0 and 1"):
         bootstrap_ratio([1], [1], level=95.0)
+
+
+def test_a_difference_is_drawn_in_pairs() -> None:
+    random = np.random.default_rng(1)
+    words = [4] * 200
+    hard = random.integers(0, 4, 200)
+    better = np.maximum(hard - (random.random(200) < 0.2), 0)
+    found = bootstrap_difference(better.tolist(), hard.tolist(), words)
+    assert found.estimate == pytest.approx((better.sum() - hard.sum()) / 800)
+    assert found.low < found.estimate < found.high < 0
+    alone = bootstrap_ratio(hard.tolist(), words)
+    assert found.high - found.low < 0.5 * (alone.high - alone.low)
+
+
+def test_a_difference_of_equal_results_is_nothing_and_speakers_are_drawn_whole() -> None:
+    found = bootstrap_difference([1, 2, 0], [1, 2, 0], [3, 3, 3], ["ann", "ann", "bo"])
+    assert (found.estimate, found.low, found.high) == (0.0, 0.0, 0.0)
+    assert (found.unit, found.clusters) == ("speaker", 2)
+    with pytest.raises(DataError, match="0 or more"):
+        bootstrap_difference([-1], [0], [1])

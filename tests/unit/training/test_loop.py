@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from speechadapt.core.errors import CheckpointError
 from speechadapt.training import loop
 from speechadapt.training.loop import TrainerConfig, train
+from speechadapt.training.objective import Group
 from speechadapt.training.state import latest_checkpoint
 from tests.toy_objective import ROWS, Interleaved, Regression
 
@@ -133,6 +134,41 @@ def test_a_signal_leaves_a_checkpoint_that_goes_on_as_if_nothing_were(tmp_path: 
     assert train(Regression(), CONFIG, tmp_path / "stopped").finished
     train(Regression(), CONFIG, tmp_path / "straight")
     assert_same_run(tmp_path / "straight", tmp_path / "stopped")
+
+
+def test_groups_follow_the_schedule_by_their_factor(tmp_path: Path) -> None:
+    class Grouped(Regression):
+        def groups(self) -> dict[str, Group]:
+            return {"layers.0.": Group(0.0, 0.0)}
+
+    objective = Grouped()
+    still = objective.layers[0].weight.detach().clone()
+    moving = objective.layers[3].weight.detach().clone()
+    train(objective, CONFIG, tmp_path)
+    assert torch.equal(objective.layers[0].weight, still)
+    assert not torch.equal(objective.layers[3].weight, moving)
+
+
+def test_an_objective_hears_of_every_step_and_of_the_end(tmp_path: Path) -> None:
+    class Attentive(Regression):
+        def __init__(self) -> None:
+            super().__init__()
+            self.heard: list[object] = []
+
+        def after_step(self, step: int, seconds: float) -> None:
+            assert 0 < seconds < 60
+            self.heard.append(step)
+
+        def finish(self, folder: Path) -> None:
+            assert (folder / "last/training.json").is_file()
+            self.heard.append(folder.name)
+
+    objective = Attentive()
+    train(objective, replace(CONFIG, sitting_s=1e-6), tmp_path)
+    assert objective.heard == [1]
+    objective = Attentive()
+    train(objective, CONFIG, tmp_path)
+    assert objective.heard == [2, 3, 4, 5, 6, tmp_path.name]
 
 
 def test_a_sitting_ends_with_a_checkpoint(tmp_path: Path) -> None:
@@ -256,3 +292,24 @@ def test_the_scale_of_half_precision_survives_a_stop(
     train(Regression(), CONFIG, tmp_path / "straight")
     assert scale(tmp_path / "resumed") == scale(tmp_path / "straight")
     assert scale(tmp_path / "straight")["scale"] == 4.0 * 2**3
+
+
+class Stale(Regression):
+    """Scores that get better until some evaluation and never again."""
+
+    def evaluate(self) -> dict[str, float]:
+        """Return the next score."""
+        self.scored = [*getattr(self, "scored", []), 1.0]
+        return {"error": 1.0 / min(len(self.scored), 2)}
+
+
+def test_a_run_ends_early_after_evaluations_without_a_better_score(tmp_path: Path) -> None:
+    patient = replace(CONFIG, steps=40, evaluate_every=2, patience=3)
+    found = train(Stale(), patient, tmp_path)
+    assert (found.step, found.finished, found.best) == (4 + 3 * 2, True, (0.5, 4))
+    assert (tmp_path / "last/model.safetensors").is_file()
+    again = train(Stale(), patient, tmp_path)
+    assert (again.step, again.finished) == (10, True)
+    later = train(Stale(), replace(patient, patience=4), tmp_path)
+    assert later.step == 12
+    assert train(Stale(), replace(CONFIG, steps=20, evaluate_every=2), tmp_path / "x").step == 20

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from speechadapt.training.objective import Group
 from speechadapt.training.optimiser import Muon, make_optimizer, orthogonal_factor
 from speechadapt.training.state import load_checkpoint, save_checkpoint
 
@@ -37,6 +38,34 @@ def test_vectors_are_not_decayed() -> None:
     assert [part.ndim for part in decayed["params"]] == [2]
     assert [part.ndim for part in kept["params"]] == [1, 1, 1]
     assert (decayed["weight_decay"], kept["weight_decay"]) == (0.1, 0.0)
+
+
+def test_parts_have_their_own_rate_and_decay() -> None:
+    module = _module()
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    parts = {"layers.": Group(0.5), "layers.0.linear": Group(2.0, 0.3), "none.": Group(9.0)}
+    optimizer = make_optimizer(module, "adamw", 1e-3, 0.1, (0.9, 0.98), parts)
+    found = {
+        names[id(part)]: (group["factor"], group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for part in group["params"]
+    }
+    assert len(found) == len(names)
+    assert found["head.weight"] == (1.0, 1e-3, 0.1)
+    assert found["head.bias"] == (1.0, 1e-3, 0.0)
+    assert found["layers.0.pointwise.weight"] == (0.5, 5e-4, 0.1)
+    assert found["layers.0.linear.weight"] == (2.0, 2e-3, 0.3)
+    assert found["layers.0.linear.bias"] == (2.0, 2e-3, 0.0)
+    assert all(group["params"] for group in optimizer.param_groups)
+
+
+def test_frozen_parameters_are_in_no_group() -> None:
+    module = _module()
+    module["layers"].requires_grad_(False)
+    optimizer = make_optimizer(module, "muon", 1e-3, 0.1, (0.9, 0.98), {"head": Group(3.0)})
+    kept = {id(part) for group in optimizer.param_groups for part in group["params"]}
+    assert kept == {id(part) for part in module["head"].parameters()}
+    assert {group["factor"] for group in optimizer.param_groups} == {3.0}
 
 
 def test_muon_orthogonalises_the_matrices_of_layers_alone() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,10 +13,16 @@ import numpy as np
 import pytest
 
 from speechadapt.audio.augment import AugmentConfig
-from speechadapt.core.errors import ConfigError
+from speechadapt.core.errors import ConfigError, DataError
 from speechadapt.core.files import hash_bytes
 from speechadapt.data.batch import BatchConfig
-from speechadapt.training.speech import DataConfig, SpeechBatches, data_root, mix_problems
+from speechadapt.training.speech import (
+    DataConfig,
+    SpeechBatches,
+    data_root,
+    mix_problems,
+    split_rows,
+)
 from tests import synthetic
 
 IN_ANOTHER_PROCESS = """
@@ -119,6 +126,42 @@ def test_weights_and_joins_must_name_training_corpora() -> None:
     assert "batch.join_corpora names 'chords'" in second
 
 
+def test_a_share_of_train_is_held_out_where_there_is_no_dev(tmp_path: Path) -> None:
+    root = synthetic.write_pack(tmp_path / "pack", ("tones", "chords"))
+    path = root / "manifests/chords.jsonl"
+    lines = [line for line in path.read_text().splitlines() if '"dev"' not in line]
+    path.write_text("".join(f"{line}\n" for line in lines))
+    plain = DataConfig(root=str(root), train=("tones", "chords"), dev=("chords",))
+    (problem,) = plain.problems()
+    assert "corpus 'chords' has no split 'dev'" in problem
+    config = replace(plain, held_out=0.4)
+    assert config.problems() == []
+    batches = SpeechBatches(config, BatchConfig(), AugmentConfig(), 1)
+    again = SpeechBatches(config, BatchConfig(), AugmentConfig(), 2)
+    held = {item.id for _, item in batches.dev_items()["chords"]}
+    trained = {item.id for item in batches.utterances}
+    assert held
+    assert not held & trained
+    assert len(held | trained) == 8 + 8
+    assert len([name for name in trained if name.startswith("tones")]) == 8  # it has a dev split
+    assert {item.id for item in again.utterances} == trained
+    with pytest.raises(DataError, match="leaves no dev rows of the corpus 'chords'"):
+        split_rows(root, "chords", "dev", 1e-9)
+
+
+def test_texts_are_spelt_for_training_and_for_scoring(root: Path) -> None:
+    config = DataConfig(root=str(root), train=("tones",), dev=("tones",))
+    shout = SpeechBatches(
+        config, BatchConfig(), AugmentConfig(), 1, spell=lambda item: f"{item.text}!".upper()
+    )
+    plain = SpeechBatches(config, BatchConfig(), AugmentConfig(), 1)
+    assert [row.text for row in shout.rows(0, 0)] == [
+        f"{row.text}!".upper() for row in plain.rows(0, 0)
+    ]
+    texts = [text for _, text in shout.dev()["tones"]]
+    assert texts == [f"{text}!".upper() for _, text in plain.dev()["tones"]]
+
+
 def test_data_without_a_root_or_corpora_is_explained(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,3 +182,75 @@ def test_rows_are_built_alike_for_an_objective(build: Callable[..., Any]) -> Non
     batch = build("ctc").batch(3, 0)
     again = build("ctc").batch(3, 0)
     assert all((batch[name] == again[name]).all() for name in batch)
+
+
+def own_manifest(root: Path) -> Path:
+    """Write the rows of the made tones as a person's own manifest, without splits."""
+    lines = (root / "manifests/tones.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    own = [
+        {"audio_filepath": str(root / row["audio"]), "text": row["text"], "id": row["id"]}
+        for row in rows
+    ]
+    path = root / "mine.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in own))
+    return path
+
+
+def test_a_manifest_of_ones_own_stands_in_for_the_pack(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SPEECHADAPT_DATA", raising=False)
+    config = DataConfig(manifest=str(own_manifest(root)), train=("nobody",), held_out=0.3)
+    assert config.problems() == []
+    assert config.corpora == ("mine",)
+    assert list(config.sources()) == ["manifest"]
+    batches = SpeechBatches(config, BatchConfig(batch_s=4.0), AugmentConfig(), 1)
+    held = {item.id for _, item in batches.dev_items()["mine"]}
+    trained = {item.id for item in batches.utterances}
+    assert held
+    assert not held & trained
+    assert len(held | trained) == 10
+    signals = batches.rows(0, 0)
+    assert signals[0].text
+    assert float(np.abs(signals[0].signal).max()) > 0.01
+    assert not mix_problems(config, BatchConfig(weights={"mine": 1.0}))
+
+
+def test_what_a_manifest_of_ones_own_lacks_is_said(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SPEECHADAPT_DATA", raising=False)
+    config = DataConfig(manifest=str(own_manifest(root)), noise=("hiss",))
+    first, second = config.problems()
+    assert "set data.held_out=0.1" in first
+    assert "no data root" in second
+    assert second.endswith("Or set data.noise=[] data.responses=[].")
+    (missing,) = DataConfig(manifest=str(root / "gone.jsonl")).problems()
+    assert "gone.jsonl' cannot be read" in missing
+
+
+def test_dev_recordings_without_a_transcript_are_kept_where_asked_for(tmp_path: Path) -> None:
+    root = synthetic.write_pack(tmp_path / "pack", ("tones",))
+    path = root / "manifests/tones.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        row["text"] = None if row["id"] == "tones-dev-001" else row["text"]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = DataConfig(root=str(root), train=("tones",), dev=("tones",))
+    batches = SpeechBatches(config, BatchConfig(), AugmentConfig(), 1)
+    assert [item.id for _, item in batches.dev_items()["tones"]] == ["tones-dev-000"]
+    assert len(batches.dev_items(transcribed=False)["tones"]) == 2
+
+
+def test_a_signal_is_augmented_with_the_runs_own_noise(root: Path) -> None:
+    batches = speech(root)
+    silent = AugmentConfig(
+        speed_prob=0.0, band_limit_prob=0.0, noise_prob=1.0, reverb_prob=0.0, gain_db=(0.0, 0.0)
+    )
+    signal = np.sin(np.arange(4000) / 9).astype(np.float32) / 2
+    noisy = batches.augmented(signal, silent, np.random.default_rng(0))
+    again = batches.augmented(signal, silent, np.random.default_rng(0))
+    assert np.array_equal(noisy, again)
+    assert len(noisy) == len(signal)
+    assert float(np.abs(noisy - signal).max()) > 0.01

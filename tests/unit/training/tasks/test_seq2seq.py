@@ -34,6 +34,13 @@ def test_a_row_without_speech_asks_for_no_speech_and_for_an_empty_text(objective
     assert labels[0].tolist() == [objective.no_speech, *objective.prefix[2:], end]
 
 
+def test_a_text_longer_than_the_decoder_is_cut(objective: Any) -> None:
+    most = objective.config.model.target_tokens
+    inputs, labels = objective._tokens(["two three " * most])
+    assert inputs.shape == labels.shape == (1, most)
+    assert torch.equal(inputs[0, 1:], labels[0, :-1])
+
+
 def test_a_share_of_the_rows_holds_noise_alone(build: Callable[..., Any]) -> None:
     def silent(probability: float) -> list[bool]:
         noisy = build("seq2seq", f"no_speech_prob={probability}")
