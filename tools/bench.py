@@ -134,21 +134,27 @@ def print_table(report: dict[str, Any]) -> None:
         print(f"{side['texts_as_first_side']:>11}{side['decoder_steps']:>7}")
 
 
-def figures(trained: dict[str, Any], random: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the claims of both comparisons."""
+def figures(trained: dict[str, Any] | None, random: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the claims of the comparisons that were made."""
     rounds = "alternating rounds"
+    native = [
+        figure("native_encoder", ratios(random, 1, 0, "encoder"), rounds),
+        figure("native_whole", ratios(random, 1, 0, "total"), rounds),
+    ]
+    if trained is None:
+        return native
     return [
         figure("pipeline_equal_padding", ratios(trained, 0, 1, "total"), rounds),
         figure("pipeline_defaults", ratios(trained, 2, 1, "total"), rounds),
-        figure("native_encoder", ratios(random, 1, 0, "encoder"), rounds),
-        figure("native_whole", ratios(random, 1, 0, "total"), rounds),
+        *native,
     ]
 
 
 def measure(arguments: argparse.Namespace, words: Sequence[str]) -> dict[str, Any]:
-    """Run both comparisons."""
+    """Run both comparisons, or the one at native length alone."""
     pack = find_pack(arguments.data)
-    folder = None if arguments.quick else find_model(arguments.model, offline=True)
+    untrained = arguments.quick or arguments.native_only
+    folder = None if untrained else find_model(arguments.model, offline=True)
     clips = short_clips(pack, arguments.clips)
     torch.set_num_threads(arguments.threads)
     facts = environment(
@@ -157,9 +163,11 @@ def measure(arguments: argparse.Namespace, words: Sequence[str]) -> dict[str, An
     print(", ".join(f"{name} {value}" for name, value in facts.items()))
     with TemporaryDirectory() as temporary:
         random = write_random(QUICK if arguments.quick else WHISPER_TINY, Path(temporary) / "r")
-        trained_report = equal_padding(arguments, folder or random, clips)
+        trained_report = (
+            None if arguments.native_only else equal_padding(arguments, folder or random, clips)
+        )
         random_report = native_length(arguments, random, clips)
-    name = "random weights" if arguments.quick else public_place(arguments.model)
+    name = "random weights" if untrained else public_place(arguments.model)
     details = {
         "model": name,
         "source": f"{len(clips.waveforms)} clips: {clips.source}",
@@ -183,6 +191,9 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write everything as JSON")
     parser.add_argument("--verbose", action="store_true", help="a line for every pass")
+    parser.add_argument(
+        "--native-only", action="store_true", help="leave out the comparison of a trained model"
+    )
     parser.add_argument("--quick", action="store_true", help="smoke run with small random models")
     arguments = parser.parse_args(words)
     if arguments.quick:

@@ -14,6 +14,7 @@ from speechadapt.config.own_run import (
     MANIFEST_FILE,
     Prepared,
     check_output,
+    is_time_up,
     merged,
     prepare,
 )
@@ -90,11 +91,21 @@ def test_a_budget_of_minutes_sets_the_steps_once(
     options = tuple(word for word in OPTIONS if "steps" not in word)
     request = Request((str(data),), tmp_path / "out", str(base), budget=("1min",), options=options)
     first = prepare(request, read_options(request), request.folder).run
-    assert (first.trainer.steps, first.trainer.evaluate_every) == (90, 30)
+    # 54 of the 60 seconds are planned: two scores and 44 s of steps
+    assert (first.trainer.steps, first.trainer.evaluate_every) == (88, 44)
+    assert first.trainer.sitting_s == 60.0
+    assert not is_time_up(request, read_options(request))
     stored = {"trainer": {"steps": 9, "warmup_steps": 1, "evaluate_every": 3}}
     (request.folder / "config.yaml").write_text(yaml.safe_dump(stored))
     again = prepare(request, read_options(request), request.folder).run
     assert (again.trainer.steps, again.trainer.evaluate_every) == (9, 3)
+    state = request.folder / "checkpoints/step-00000003/state.json"
+    state.parent.mkdir(parents=True)
+    state.write_text(json.dumps({"seconds": 40.0}))
+    later = prepare(request, read_options(request), request.folder).run
+    assert later.trainer.sitting_s == 20.0
+    state.write_text(json.dumps({"seconds": 60.5}))
+    assert is_time_up(request, read_options(request))
     hopeless = replace(request, output=tmp_path / "no", budget=("4s",))
     with pytest.raises(ConfigError, match=r"a step takes 0\.5 s and a score 5\.0 s\. Raise"):
         prepare(hopeless, read_options(hopeless), hopeless.folder)

@@ -64,7 +64,11 @@ def twice(folder: Path) -> list[Utterance]:
         (lambda f: [row(write(f / "x.wav", tone(5.0)))], "too_long", "5.0 s; up to 4 s"),
         (lambda f: [row(write(f / "x.wav", tone(9.0)))], "too_long", "9.0 s; up to 4 s"),
         (lambda f: [row(write(f / "x.wav", 0 * tone()))], "silent", "dB of full scale"),
-        (lambda f: [row(write(f / "x.wav", tone(0.5)), "abcdefgh" * 3)], "too_many_letters", "24"),
+        (
+            lambda f: [row(write(f / "x.wav", tone(0.5)), "abcdefgh" * 3)],
+            "too_many_letters",
+            "24 letters in 0.5",
+        ),
         (twice, "repeated", "as 'a'"),
         (contradicted, "contradicted", "the texts are 'no', 'yes'"),
     ],
@@ -112,6 +116,14 @@ def test_a_good_row_gets_its_length_and_the_hash_of_its_samples(tmp_path: Path) 
     assert not found.findings
     assert [one.duration for one in found.rows] == [2.0, 1.0]
     assert len({one.extra["audio_sha256"] for one in found.rows}) == 2
+
+
+def test_a_model_needs_a_frame_for_every_letter(tmp_path: Path) -> None:
+    slow = replace(NEEDS, frame_rate=6.0)
+    found = check_rows(
+        [row(write(tmp_path / "a.wav", tone()), "abcdefg")], slow, CheckConfig(), Speller()
+    )
+    assert found.findings[0].detail == "7 letters, for which the model has 6 frames"
 
 
 def test_limits_can_be_moved_but_not_beyond_the_model(tmp_path: Path) -> None:
