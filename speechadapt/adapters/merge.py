@@ -24,6 +24,10 @@ from speechadapt.encoders.catalog import locate
 from speechadapt.encoders.sites import Site
 from speechadapt.encoders.source import quiet_progress
 
+_WEIGHTS = (".safetensors", ".bin", ".safetensors.index.json")
+# A merged model is not what the base's card describes and scores.
+_OF_THE_BASE = frozenset({"README.md", "card.json"})
+
 
 def merge(encoder: Encoder, name: str) -> Handle:
     """Add an attachment's change to the encoder's weights in memory.
@@ -232,6 +236,6 @@ def _save(model: Any, directory: Path, folder: Path) -> None:
     with quiet_progress():
         model.save_pretrained(folder)
     for file in directory.iterdir():
-        weights = file.name.endswith((".safetensors", ".bin", ".safetensors.index.json"))
-        if file.is_file() and not weights and not (folder / file.name).exists():
+        left = file.name in _OF_THE_BASE or file.name.endswith(_WEIGHTS)
+        if file.is_file() and not left and not (folder / file.name).exists():
             shutil.copyfile(file, folder / file.name)

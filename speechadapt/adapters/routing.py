@@ -209,7 +209,8 @@ class Router:
         if self.needs:
             check_conditions(self.needs, selection.names(), selection.conditions)
         self.device = features.device
-        self.groups = self.grouped(encoder.residual_mask(features, lengths))
+        acts = any(self._unmerged(names) for names in selection.rows)
+        self.groups = self.grouped(encoder.residual_mask(features, lengths)) if acts else ()
 
     def enter(self, station: Station, x: Tensor) -> Tensor:
         """Let the selected adapters of a site change what goes into it."""

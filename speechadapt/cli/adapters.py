@@ -128,6 +128,7 @@ def merge(
     """Write the base with an adapter folded in, as a model folder that transformers loads."""
     import torch
 
+    from speechadapt.adapters import store
     from speechadapt.adapters.merge import merge_to_folder
 
     _check_empty(output)
@@ -135,6 +136,8 @@ def merge(
     handle = _attach(encoder, folder)
     merge_to_folder(encoder, handle.name, output, dtype=getattr(torch, dtype.value))
     print(f"{output} is {base} with '{handle.name}' folded in")
+    if store.read(folder).head:
+        print("the head saved beside the adapter is not part of it; it stays with the adapter")
 
 
 @app.command("import")

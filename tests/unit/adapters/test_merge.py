@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 from safetensors import safe_open
@@ -140,3 +142,16 @@ def test_others_merged_in_memory_do_not_slip_into_a_folder(load, move, tmp_path)
     merge(encoder, "first")
     with pytest.raises(ConfigError, match="are merged in memory"):
         merge_to_folder(encoder, "second", tmp_path / "new")
+
+
+def test_the_bases_card_and_scores_do_not_go_along(load, move, tmp_path, tiny_folder):
+    base = tmp_path / "base"
+    shutil.copytree(tiny_folder("whisper"), base)
+    for name in ("README.md", "card.json", "training_ids.txt"):
+        (base / name).write_text("of the base")
+    encoder = load()
+    move(attach(encoder, "lora"))
+    folder = merge_to_folder(encoder, "lora", tmp_path / "merged", base=base)
+    assert not (folder / "README.md").exists()
+    assert not (folder / "card.json").exists()
+    assert (folder / "training_ids.txt").read_text() == "of the base"
