@@ -114,9 +114,16 @@ def choose_letters(own: Alphabet | None, rows: Sequence[Utterance], spell: Spell
     return Letters("both" if 2 * unknown <= len(text) else "texts", tuple(lacking))
 
 
-def share_for(seconds: float) -> float:
-    """Return the share of the encoder's parameters to train on so many seconds of speech."""
-    return next(share for most_s, share in _SHARES if seconds < most_s)
+def share_for(seconds: float, letters: Letters) -> float:
+    """Return the share of the encoder's parameters to train.
+
+    Args:
+        seconds: Of speech to learn from.
+        letters: What is to be written; another alphabet is another language, which asks for more
+            than another voice.
+    """
+    share = next(share for most_s, share in _SHARES if seconds < most_s)
+    return share if letters.keeps_head else 2 * share
 
 
 _SHARES = ((1200.0, 0.01), (7200.0, 0.02), (math.inf, 0.04))

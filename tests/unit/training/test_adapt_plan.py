@@ -85,7 +85,8 @@ def test_more_data_means_more_steps_and_fewer_passes() -> None:
         passes.append(steps[-1] * values["batch"]["batch_s"] / (60 * minutes))
     assert steps == sorted(steps)
     assert passes == sorted(passes, reverse=True)
-    assert [share_for(60.0 * minutes) for minutes in (10, 60, 300)] == [0.01, 0.02, 0.04]
+    assert [share_for(60.0 * minutes, KEPT) for minutes in (10, 60, 300)] == [0.01, 0.02, 0.04]
+    assert share_for(600.0, NEW) == 0.02
 
 
 def test_a_new_head_gets_more_time_more_patience_and_a_higher_rate() -> None:
