@@ -111,11 +111,13 @@ def hooks_left_behind(patch: Patch, case: Case) -> None:
 
 
 def switched_off_but_acting(patch: Patch, case: Case) -> None:
-    def wrong(self: Router, mask: Any) -> tuple[Group, ...]:
+    def wrong(self: Router, encoder: Any, features: Any, lengths: Any) -> None:
+        self.seen.clear()
+        context = checks_context(encoder.residual_mask(features, lengths))
         names = tuple(self.handles)
-        return (Group(names, None, checks_context(mask)),) if names else ()
+        self.groups = (Group(names, None, context),) if names else ()
 
-    patch.setattr(Router, "grouped", wrong)
+    patch.setattr(Router, "begin", wrong)
 
 
 def checks_context(mask: Any) -> Any:
