@@ -26,12 +26,11 @@ from typing import Any
 
 import torch
 from bench_clips import Clips, find_pack, short_clips
-from bench_facts import describe_command, environment, figure, print_figures, public_place, result
+from bench_facts import describe_command, environment, figure, public_place, result, run_tool
 from bench_models import QUICK, WHISPER_TINY, write_random
 from bench_sides import STAGES, Ours, Pass, Pipeline, Side, alternate
 
-from speechadapt.core.errors import ConfigError, SpeechadaptError
-from speechadapt.core.files import atomic_write_json
+from speechadapt.core.errors import ConfigError
 from speechadapt.models.build import find_model
 
 TOKENS = 12
@@ -203,17 +202,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 
 def main(words: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if words is None else words)
-    arguments = parse(given)
-    try:
-        report = measure(arguments, given)
-    except SpeechadaptError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 2
-    print()
-    met = print_figures(report["figures"])
-    if arguments.output is not None:
-        atomic_write_json(arguments.output, report)
-    return 0 if met or arguments.quick else 1
+    return run_tool("bench", given, parse, measure)
 
 
 if __name__ == "__main__":

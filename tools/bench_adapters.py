@@ -21,7 +21,6 @@ Exit code 1 where a bar is missed.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -29,15 +28,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench_facts import describe_command, environment, figure, print_figures, result
+from bench_facts import describe_command, environment, figure, result, run_tool
 from bench_native import GEOMETRIES, build
 from bench_steps import MB, Setting, clips, peak_growth, several, take_turns, time_steps
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from speechadapt.adapters.attach import attach
 from speechadapt.adapters.merge import merge
-from speechadapt.core.errors import SpeechadaptError
-from speechadapt.core.files import atomic_write_json
 from speechadapt.encoders.whisper import WhisperEncoder
 
 ROUNDS = 9  # of less it is a smoke run
@@ -248,18 +245,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 
 def main(words: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if words is None else words)
-    arguments = parse(given)
-    try:
-        found = measure(arguments, given)
-    except SpeechadaptError as error:
-        print(f"bench_adapters: {error}", file=sys.stderr)
-        return 2
-    met = print_figures(found["figures"])
-    if arguments.output is not None:
-        atomic_write_json(arguments.output, found)
-    else:
-        print(json.dumps(found))
-    return 0 if met or arguments.quick else 1
+    return run_tool("bench_adapters", given, parse, measure)
 
 
 if __name__ == "__main__":

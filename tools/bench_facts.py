@@ -7,18 +7,22 @@ once; whether it is met is always computed.
 
 from __future__ import annotations
 
+import argparse
 import datetime
+import json
 import os
 import platform
 import re
 import shlex
 import statistics
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from speechadapt.core.errors import ConfigError, near_misses
+from speechadapt.core.errors import ConfigError, SpeechadaptError, near_misses
+from speechadapt.core.files import atomic_write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = "SPEECHADAPT_DATA"
@@ -317,6 +321,40 @@ def print_figures(figures: Sequence[dict[str, Any]]) -> bool:
         if claim.bar is not None:
             print(f"    bar {claim.bar_text}: {verdict(one['claim'], one['value'])}")
     return all(CLAIMS[one["claim"]].met(one["value"]) is not False for one in figures)
+
+
+def run_tool(
+    name: str,
+    given: Sequence[str],
+    parse: Callable[[Sequence[str]], argparse.Namespace],
+    measure: Callable[[argparse.Namespace, Sequence[str]], dict[str, Any]],
+    quick_may_miss: bool = True,
+) -> int:
+    """Measure, print the figures with their bars, and write what was found.
+
+    Args:
+        name: The tool, as its errors call it.
+        given: The words of its command line.
+        parse: Reads them; the result has `output` and `quick`.
+        measure: Returns what `result` made.
+        quick_may_miss: Whether a smoke run may miss a bar, as a speed on little work may.
+
+    Returns:
+        The exit code: 0, 1 where a bar is missed, 2 where nothing could be measured.
+    """
+    arguments = parse(given)
+    try:
+        found = measure(arguments, given)
+    except SpeechadaptError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    print()
+    met = print_figures(found["figures"])
+    if arguments.output is not None:
+        atomic_write_json(arguments.output, found)
+    else:
+        print(json.dumps(found))
+    return 0 if met or (arguments.quick and quick_may_miss) else 1
 
 
 def _quoted(word: str) -> str:

@@ -14,7 +14,6 @@ where the bar is missed.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -32,13 +31,12 @@ from bench_facts import (
     describe_command,
     environment,
     figure,
-    print_figures,
     public_place,
     result,
+    run_tool,
 )
 
-from speechadapt.core.errors import JobError, SpeechadaptError
-from speechadapt.core.files import atomic_write_json
+from speechadapt.core.errors import JobError
 
 PAUSE_S = 1.0
 POLL_S = 0.1
@@ -199,18 +197,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 
 def main(words: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if words is None else words)
-    arguments = parse(given)
-    try:
-        found = measure(arguments, given)
-    except SpeechadaptError as error:
-        print(f"bench_memory: {error}", file=sys.stderr)
-        return 2
-    met = print_figures(found["figures"])
-    if arguments.output is not None:
-        atomic_write_json(arguments.output, found)
-    else:
-        print(json.dumps(found))
-    return 0 if met or arguments.quick else 1
+    return run_tool("bench_memory", given, parse, measure)
 
 
 if __name__ == "__main__":

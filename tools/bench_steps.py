@@ -101,14 +101,18 @@ class Trainer:
         return float(loss.detach())
 
     def loss(self) -> torch.Tensor:
-        """Return a loss that every frame takes part in."""
+        """Return a loss that every frame takes part in.
+
+        It reads half of the channels: the mean square over all of them is 1 behind a LayerNorm,
+        whatever the adapters do.
+        """
         enabled = self.dtype != torch.float32
         with torch.autocast(self.device.type, self.dtype, enabled):
             if self.reuse is not None:
                 frames, _ = self.reuse.whole("batch", *self.batch)
             else:
                 frames, _ = self.encoder(*self.batch)
-        return frames.float().square().mean()
+        return frames[..., ::2].float().square().mean()
 
 
 def clips(batch: int, seconds: float) -> list[torch.Tensor]:

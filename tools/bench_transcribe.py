@@ -33,13 +33,12 @@ from bench_facts import (
     describe_command,
     environment,
     figure,
-    print_figures,
     public_place,
     result,
+    run_tool,
 )
 
-from speechadapt.core.errors import JobError, SpeechadaptError
-from speechadapt.core.files import atomic_write_json
+from speechadapt.core.errors import JobError
 
 DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 PER_GROUP = 50  # of less it is a smoke run
@@ -197,17 +196,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 
 def main(words: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if words is None else words)
-    arguments = parse(given)
-    try:
-        found = measure(arguments, given)
-    except SpeechadaptError as error:
-        print(f"bench_transcribe: {error}", file=sys.stderr)
-        return 2
-    print()
-    met = print_figures(found["figures"])
-    if arguments.output is not None:
-        atomic_write_json(arguments.output, found)
-    return 0 if met or arguments.quick else 1
+    return run_tool("bench_transcribe", given, parse, measure)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ loss has found its alignment (features as targets: FitNets, arXiv 1412.6550).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -26,7 +27,7 @@ class FrameTeacher(nn.Module):
         frame_rate: Rate of the student's frames in Hz.
     """
 
-    def __init__(self, folder: str, dim: int, frame_rate: float) -> None:
+    def __init__(self, folder: Path, dim: int, frame_rate: float) -> None:
         super().__init__()
         teacher = load_encoder(folder, offline=True)
         self._teacher = [teacher]  # listed: not a submodule, neither trained nor saved

@@ -27,7 +27,7 @@ from speechadapt.training.ctc_loss import ctc_per_label
 from speechadapt.training.loop import TrainerConfig
 from speechadapt.training.objective import Batch, Objective
 from speechadapt.training.scores import corpus_wer
-from speechadapt.training.sources import missing_models, weight_files
+from speechadapt.training.sources import missing_models, model_folder, weight_files
 from speechadapt.training.speech import DataConfig, SpeechBatches, mix_problems
 
 
@@ -41,7 +41,7 @@ class Config:
         augment: Augmentation.
         model: Shape, where no `init` is given.
         trainer: Steps.
-        init: Folder of a model to start from (its CTC head is kept only if `keep_head`).
+        init: Bundled model or folder to start from (its CTC head is kept only if `keep_head`).
         keep_head: Keep the head of `init`.
         margin_s: Faint hiss put on either side of a clip when it is read, in seconds; stored with
             the model.
@@ -87,7 +87,7 @@ class CtcObjective(Objective):
         self.model = new_model(config.model, self.alphabet)
         if config.init:
             start = Wav2Vec2BertForCTC.from_pretrained(
-                config.init, dtype=torch.float32, use_safetensors=True
+                model_folder(config.init), dtype=torch.float32, use_safetensors=True
             )
             self.model.wav2vec2_bert.load_state_dict(start.wav2vec2_bert.state_dict())
             if config.keep_head:

@@ -30,7 +30,7 @@ from speechadapt.training.ctc_loss import ctc_per_label
 from speechadapt.training.loop import TrainerConfig
 from speechadapt.training.objective import Batch, Objective
 from speechadapt.training.scores import corpus_wer
-from speechadapt.training.sources import missing_models, weight_files
+from speechadapt.training.sources import missing_models, model_folder, weight_files
 from speechadapt.training.speech import DataConfig, SpeechBatches, SpeechRow, mix_problems
 from speechadapt.training.teacher import FrameTeacher
 from speechadapt.training.whisper_model import (
@@ -55,9 +55,9 @@ class Config:
         augment: Augmentation.
         model: Shape.
         trainer: Steps.
-        init: Folder of a model of this shape to start from, with its tokenizer.
+        init: Bundled model or folder, of this shape, to start from with its tokenizer.
         ctc_weight: Share of the auxiliary CTC loss.
-        teacher: Model folder of a trained encoder whose frames are to be predicted; empty for none.
+        teacher: Bundled model or folder whose encoder's frames are to be predicted; empty: none.
         teacher_weight: Weight of that prediction's error, beside the other two losses.
         no_speech_prob: Share of rows that hold noise alone.
         label_smoothing: Of the next-token loss.
@@ -111,7 +111,7 @@ class Seq2SeqObjective(Objective):
         self.ids = self.speech.ids
         texts = sorted(item.text or "" for item in self.speech.utterances)
         self.tokenizer = (
-            WhisperTokenizer.from_pretrained(config.init)
+            WhisperTokenizer.from_pretrained(model_folder(config.init))
             if config.init
             else train_tokenizer(texts, config.model)
         )
@@ -125,13 +125,15 @@ class Seq2SeqObjective(Objective):
         self.model = new_model(config.model, self.tokenizer)
         if config.init:
             start = WhisperForConditionalGeneration.from_pretrained(
-                config.init, dtype=torch.float32, use_safetensors=True
+                model_folder(config.init), dtype=torch.float32, use_safetensors=True
             )
             self.model.load_state_dict(start.state_dict())
         self.ctc_head = nn.Linear(config.model.dim, len(self.alphabet.symbols))
         self._encoder = [WhisperEncoder(self.model, self.extractor)]  # listed: not a submodule
         self.teacher = (
-            FrameTeacher(config.teacher, config.model.dim, self._encoder[0].frame_rate)
+            FrameTeacher(
+                model_folder(config.teacher), config.model.dim, self._encoder[0].frame_rate
+            )
             if config.teacher
             else None
         )

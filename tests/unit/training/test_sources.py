@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from speechadapt.training.sources import missing_models, weight_files
+from speechadapt.models.card import bundled_models
+from speechadapt.training.sources import missing_models, model_folder, weight_files
 
 
 def test_a_folder_without_weights_is_named_with_its_setting(tmp_path: Path) -> None:
@@ -17,3 +18,13 @@ def test_a_folder_without_weights_is_named_with_its_setting(tmp_path: Path) -> N
 def test_weight_files_stand_under_their_settings(tmp_path: Path) -> None:
     files = weight_files({"init": str(tmp_path), "teacher": ""})
     assert files == {"init/model.safetensors": tmp_path / "model.safetensors"}
+
+
+def test_a_setting_may_name_a_bundled_model(tmp_path: Path) -> None:
+    name, folder = next(iter(bundled_models().items()))
+    assert model_folder(name) == folder
+    assert model_folder(str(tmp_path)) == tmp_path
+    assert missing_models({"teacher": name}) == []
+    assert weight_files({"teacher": name}) == {
+        "teacher/model.safetensors": folder / "model.safetensors"
+    }

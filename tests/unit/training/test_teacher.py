@@ -29,7 +29,7 @@ def clips() -> list[torch.Tensor]:
 def test_targets_are_the_teachers_frames_at_the_same_times(
     folder: Path, clips: list[torch.Tensor]
 ) -> None:
-    teacher, rate = FrameTeacher(str(folder), 8, 100.0), load_encoder(folder).frame_rate
+    teacher, rate = FrameTeacher(folder, 8, 100.0), load_encoder(folder).frame_rate
     wanted = teacher._targets(teacher.inputs(clips, [1.0, 1.0]), 40)
     frames, _ = load_encoder(folder).encode(clips)
     for place in (0, 7, 39):
@@ -41,7 +41,7 @@ def test_targets_are_the_teachers_frames_at_the_same_times(
 def test_a_faster_student_looks_further_into_the_teacher(
     folder: Path, clips: list[torch.Tensor]
 ) -> None:
-    teacher = FrameTeacher(str(folder), 8, 50.0)
+    teacher = FrameTeacher(folder, 8, 50.0)
     plain = teacher._targets(teacher.inputs(clips, [1.0, 1.0]), 40)
     fast = teacher._targets(teacher.inputs(clips, [1.0, 2.0]), 20)
     # the middle of the student's frame 5 is second 0.11 of it and second 0.22 of the teacher
@@ -53,7 +53,7 @@ def test_the_error_ignores_padding_and_reaches_the_student_alone(
     folder: Path, clips: list[torch.Tensor]
 ) -> None:
     torch.manual_seed(0)
-    teacher = FrameTeacher(str(folder), 8, 50.0)
+    teacher = FrameTeacher(folder, 8, 50.0)
     batch = teacher.inputs(clips, [1.0, 1.0])
     frames = torch.randn(2, 50, 8, requires_grad=True)
     lengths = torch.tensor([30, 50])
