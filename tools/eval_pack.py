@@ -103,7 +103,7 @@ def transcribe_set(
     """Write one text per utterance; neighbours in length share a batch."""
     texts: list[str] = []
     for start in range(0, len(utterances), BATCH):
-        batch = [_samples(recogniser, root, one) for one in utterances[start : start + BATCH]]
+        batch = [read_samples(recogniser, root, one) for one in utterances[start : start + BATCH]]
         window = recogniser.window_s * recogniser.sample_rate
         if all(len(samples) <= window for samples in batch):
             texts += [found.text for found in recogniser.decode_batch(batch)]
@@ -112,7 +112,8 @@ def transcribe_set(
     return texts
 
 
-def _samples(recogniser: Recogniser, root: Path, utterance: Utterance) -> Signal:
+def read_samples(recogniser: Recogniser, root: Path, utterance: Utterance) -> Signal:
+    """Return an utterance's samples at the recogniser's rate."""
     import numpy as np
     import soxr
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from speechadapt.data.manifest import Utterance
 from speechadapt.text.alphabet import Alphabet
 from speechadapt.text.normalise import load_normaliser
+from speechadapt.text.pinyin import LANGUAGE as PINYIN
+from speechadapt.text.pinyin import to_pinyin
 
 
 class Speller:
@@ -14,7 +16,8 @@ class Speller:
 
     Args:
         normaliser: Name of a normaliser, as `load_normaliser` takes it.
-        language: BCP 47 code of every text; empty takes each utterance's own.
+        language: BCP 47 code of every text; empty takes each utterance's own. `zh-Latn-pinyin`
+            writes Chinese characters in toneless pinyin (see `text.pinyin`).
 
     Raises:
         CatalogError: Nobody has the normaliser's name.
@@ -26,8 +29,14 @@ class Speller:
         load_normaliser(normaliser, self.language)
 
     def __call__(self, item: Utterance) -> str:
-        """Return an utterance's text, normalised by the rules of its language."""
-        return load_normaliser(self.normaliser, self.language or item.lang)(item.text or "")
+        """Return an utterance's text, normalised by the rules of its language.
+
+        Raises:
+            DataError: It is to be written in pinyin, and the lexicon lacks some of its characters.
+        """
+        language = self.language or item.lang
+        text = load_normaliser(self.normaliser, language)(item.text or "")
+        return to_pinyin(text) if language == PINYIN else text
 
     def language_of(self, items: Iterable[Utterance]) -> str | None:
         """Return the one language of all utterances, None where they have several or none."""
