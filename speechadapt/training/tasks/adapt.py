@@ -8,10 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.modeling_layers import GradientCheckpointingLayer
 
-from speechadapt.adapters.attach import attach
-from speechadapt.adapters.handle import Handle
 from speechadapt.audio.augment import Signal
 from speechadapt.audio.margin import add_margin
 from speechadapt.core.errors import ConfigError
@@ -30,16 +27,16 @@ from speechadapt.training.adapt_parts import (
     new_head,
     save_whole,
 )
-from speechadapt.training.adapt_report import DevSets, Meter, parameter_facts, report_lines
+from speechadapt.training.adapt_report import DevSets, parameter_facts, report_lines
 from speechadapt.training.adapt_reuse import make_reuse
 from speechadapt.training.adapt_text import Speller, letters_of
+from speechadapt.training.adapted import AdaptedObjective
 from speechadapt.training.ctc_loss import ctc_per_label
-from speechadapt.training.objective import Batch, Group, Objective
+from speechadapt.training.objective import Batch
 from speechadapt.training.speech import SpeechBatches
 
 REPORT_FILE = "report.json"
 SCORES_FILE = "scores.json"
-_WHAT = {"full": "full fine-tuning", "head": "head alone"}
 
 
 def build(config: Config) -> AdaptObjective:
@@ -47,31 +44,30 @@ def build(config: Config) -> AdaptObjective:
     return AdaptObjective(config)
 
 
-class AdaptObjective(Objective):
+class AdaptObjective(AdaptedObjective):
     """A frozen encoder with an adapter and a CTC head; or one of the arms to compare with.
-
-    Its state is what is trained: the base's weights are in no checkpoint.
 
     Args:
         config: The run.
 
     Attributes:
-        encoder: The encoder.
-        handle: The attachment; None in the other arms.
         head: The linear map from frames to symbols.
         reuse: Keeps the states of the frozen layers; None where nothing is kept.
     """
 
     def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.config = config
-        self.encoder, folder = load_base(config.base, config.padding)
-        window_s = self.encoder.window_s
+        encoder, folder = load_base(config.base, config.padding)
+        window_s = encoder.window_s
         if window_s is not None and config.batch.max_s > window_s:
             raise ConfigError(
                 f"batch.max_s={config.batch.max_s:g} lets in recordings longer than the window of "
-                f"{self.encoder.family}, {window_s:g} s. Set batch.max_s={window_s:g} or less."
+                f"{encoder.family}, {window_s:g} s. Set batch.max_s={window_s:g} or less."
             )
+        if config.arm == "full":
+            check_whole(encoder)
+        torch.manual_seed(config.trainer.seed)
+        super().__init__(encoder, config)
+        self.config = config
         spell = Speller(config.normaliser, config.language)
         self.speech = SpeechBatches(
             config.data,
@@ -88,9 +84,6 @@ class AdaptObjective(Objective):
         texts = [item.text or "" for item in self.speech.utterances]
         self.alphabet = choose_alphabet(config.alphabet, folder, letters_of(texts))
         self.margin_s = margin_of(folder) if config.margin_s is None else config.margin_s
-        torch.manual_seed(config.trainer.seed)
-        self.handle = self._train_what()
-        self.adapter = None if self.handle is None else self.handle.module
         self.head = new_head(self.encoder.dim, self.alphabet, folder, config.keep_head)
         self.dropout = nn.Dropout(config.head_dropout)
         margin_s = 0.0 if config.data.edge_s else self.margin_s
@@ -105,25 +98,6 @@ class AdaptObjective(Objective):
             config.trainer.seed,
         )
         self.dev = DevSets(self.speech.dev_items(), config.normaliser, config.language or None)
-        self.meter = Meter()
-        self._steps = 0
-        self._recomputed: list[nn.Module] = []
-
-    def _train_what(self) -> Handle | None:
-        config = self.config
-        if config.arm == "adapter":
-            return attach(
-                self.encoder,
-                config.method,
-                config=config.adapter,
-                roles=config.roles or None,
-                train_norms=config.train_norms,
-            )
-        if config.arm == "full":
-            check_whole(self.encoder)
-            self.encoder.model.requires_grad_(True)
-            self.skips_parameters = True  # layer drop, and what masks inputs in pre-training
-        return None
 
     def _facts(self) -> dict[str, Any]:
         """Say what the inputs depend on."""
@@ -141,74 +115,6 @@ class AdaptObjective(Objective):
         if config.repeat.batches:
             facts["batch"] = [asdict(config.batch), config.trainer.seed]
         return facts
-
-    def _parts(self) -> dict[str, nn.Module]:
-        """Return what is trained, by the name its tensors have in a checkpoint."""
-        parts: dict[str, nn.Module] = {"head": self.head}
-        if self.adapter is not None:
-            parts["adapter"] = self.adapter
-        if self.config.arm == "full":
-            parts["encoder"] = self.encoder.model
-        return parts
-
-    def state_dict(self, *args: object, **kwargs: object) -> dict[str, Tensor]:  # type: ignore[override]
-        """Return the tensors of what is trained."""
-        return {
-            f"{part}.{name}": value
-            for part, module in self._parts().items()
-            for name, value in module.state_dict().items()
-        }
-
-    def load_state_dict(self, state_dict, strict=True, assign=False):  # type: ignore[no-untyped-def]
-        """Load tensors named as `state_dict` names them."""
-        for part, module in self._parts().items():
-            start = f"{part}."
-            own = {
-                name.removeprefix(start): value
-                for name, value in state_dict.items()
-                if name.startswith(start)
-            }
-            module.load_state_dict(own, strict=strict, assign=assign)
-
-    def groups(self) -> dict[str, Group]:
-        """Return rates and decays of adapter, norms and head; see `Objective.groups`."""
-        config, usual = self.config, self.config.trainer.learning_rate
-        adapter = (config.adapter_rate or usual) / usual
-        head = (config.head_rate or usual) / usual
-        return {
-            "adapter.": Group(adapter, config.adapter_decay),
-            "adapter.norms.": Group(adapter, 0.0),
-            "head.": Group(head, config.head_decay),
-        }
-
-    def train(self, mode: bool = True) -> AdaptObjective:
-        """Switch to training or evaluation mode; frozen layers stay in the latter."""
-        super().train(mode)
-        if self.config.arm != "full":
-            self.encoder.model.eval()
-            for layer in self._recomputed:
-                layer.training = mode  # of the layer alone: its own parts drop nothing
-        return self
-
-    def checkpoint_gradients(self) -> None:
-        """Recompute activations in the backward pass; see `Objective.checkpoint_gradients`.
-
-        Raises:
-            ConfigError: Frozen layers would drop activations when recomputed.
-        """
-        super().checkpoint_gradients()
-        if self.config.arm == "full":
-            return
-        layers = [one for one in self.modules() if isinstance(one, GradientCheckpointingLayer)]
-        for layer in layers:
-            rate = getattr(layer, "dropout", 0.0)
-            if isinstance(rate, float) and rate:
-                raise ConfigError(
-                    f"trainer.gradient_checkpointing was asked for, but the frozen layers of "
-                    f"{self.encoder.family} would drop {rate:g} of their values. Save the base "
-                    "with dropout 0 in its config.json."
-                )
-        self._recomputed = list(layers)
 
     def batch(self, step: int, rank: int) -> Batch:
         """Build features, or keys of what is kept of them, and labels; see `Objective.batch`."""
@@ -231,11 +137,7 @@ class AdaptObjective(Objective):
             self.alphabet.blank_id,
         )
         figures = {"too_short": float((~fits).float().mean())}
-        penalty = None if self.handle is None else self.handle.penalty()
-        if penalty is not None:
-            loss = loss + penalty
-            figures["penalty"] = float(penalty.detach())
-        return loss, figures
+        return self.with_penalty(loss, figures), figures
 
     def _frames(self, batch: Batch) -> tuple[Frames, Lengths]:
         if self.reuse is None:
@@ -251,17 +153,10 @@ class AdaptObjective(Objective):
         }
         return self.reuse.each(row_keys(batch["keys"]), fresh)
 
-    def after_step(self, step: int, seconds: float) -> None:
-        """Let the method act; count the step."""
-        self._steps = step
-        self.meter.step(seconds)
-        if self.handle is not None:
-            self.handle.after_step(step)
-
     def summary(self) -> dict[str, str]:
         """Say what the run reads and trains; see `Objective.summary`."""
         found = self.speech.summary()
-        found["trained"] = self._what()
+        found["trained"] = self.what
         letters = "".join(self.alphabet.symbols[2:])
         found["alphabet"] = f"{len(self.alphabet)} symbols: {letters}"
         if self.reuse is not None:
@@ -293,7 +188,7 @@ class AdaptObjective(Objective):
 
     def save(self, folder: Path) -> None:
         """Write the adapter with its head, the head alone, or the whole model."""
-        if not self._steps and (folder / SCORES_FILE).is_file():
+        if not self.steps and (folder / SCORES_FILE).is_file():
             return  # the run was finished before, and this is what it saved
         if not self.dev.scored:
             self.eval()
@@ -319,30 +214,23 @@ class AdaptObjective(Objective):
         config = self.config
         return {
             "data": self.speech.summary()["train"],
-            "steps": self._steps,
+            "steps": self.steps,
             "learning_rate": config.adapter_rate or config.trainer.learning_rate,
             "seed": config.trainer.seed,
         }
-
-    def _what(self) -> str:
-        return _WHAT.get(self.config.arm, f"adapter {self.config.method}")
 
     def finish(self, folder: Path) -> None:
         """Write `report.json`: parameters, memory, time, and the scores with intervals."""
         path = folder / REPORT_FILE
         if not self.meter.seconds and path.is_file():
             return  # the run was finished before
-        trained = {
-            name: sum(part.numel() for part in module.parameters())
-            for name, module in self._parts().items()
-        }
         whole = sum(part.numel() for part in self.encoder.model.parameters())
         saved = {name: folder / name for name in ("best", "last")}
         report = {
-            "what": self._what(),
+            "what": self.what,
             "method": self.config.method if self.config.arm == "adapter" else None,
             "arm": self.config.arm,
-            "parameters": parameter_facts(trained, whole),
+            "parameters": parameter_facts(self.trained_parameters(), whole),
             **self.meter.facts(),
             "prefix": self._prefix_facts(),
             "file_bytes": sum(one.stat().st_size for one in saved["last"].glob("*.safetensors")),
