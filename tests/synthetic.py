@@ -62,6 +62,26 @@ def write_pack(
     return root
 
 
+def write_labelled(root: Path, name: str, classes: int = 3, clips: int = 5, folds: int = 3) -> None:
+    """Write a corpus of labelled clips: a class is a word's tones, the last fold is `test`.
+
+    Args:
+        root: The pack's folder.
+        name: The corpus.
+        classes: Number of classes.
+        clips: Clips of each class in each fold.
+        folds: Number of folds.
+    """
+    random = np.random.default_rng(sum(name.encode()))
+    rows = []
+    for number in range(folds * classes * clips):
+        fold, label = number % folds + 1, WORDS[number // folds % classes]
+        split = "test" if fold == folds else "train"
+        row = _row(root, name, split, number, say([label], random))
+        rows.append(row | {"label": label, "fold": fold})
+    _write(root, name, rows)
+
+
 def say(words: Iterable[str], random: np.random.Generator) -> np.ndarray:
     """Return two tones for each word, with a little noise."""
     pieces = []

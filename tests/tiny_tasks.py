@@ -42,6 +42,7 @@ TINY: dict[str, tuple[str, ...]] = {
         "masking.decoder_layers=1",
     ),
     "adapt": (),
+    "classify": (),
     "distil": ("decoder_weight=1", "language=en"),
     "bridge": (
         "adapter.hidden=12",
@@ -68,7 +69,6 @@ PLAIN = AugmentConfig(
     band_masks=0,
 )
 SHORT = (
-    "batch.batch_s=4",
     "batch.max_rows=3",
     "trainer.steps=2",
     "trainer.warmup_steps=1",
@@ -76,6 +76,11 @@ SHORT = (
     "trainer.checkpoint_every=2",
     "trainer.log_every=1",
 )
+
+
+def short(task: str) -> tuple[str, ...]:
+    """Return the words of a run of two small steps."""
+    return SHORT if task == "classify" else ("batch.batch_s=4", *SHORT)
 
 
 def write_recipe(folder: Path, task: str, pack: Path) -> list[str]:
@@ -91,14 +96,16 @@ def write_recipe(folder: Path, task: str, pack: Path) -> list[str]:
     """
     if not (pack / "manifests").is_dir():
         synthetic.write_pack(pack, ("tones", "chords"), ("hiss",), ("room",))
+        synthetic.write_labelled(pack, "sounds")
     path = folder / "recipes" / "tiny" / f"{task}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        f"task: {task}\n"
-        "data: {train: [tones, chords], dev: [tones], noise: [hiss], responses: [room]}\n"
-        "batch: {join_prob: 0.5, join_s: [0.5, 1.5]}\n"
-    )
-    words = [f"recipe=tiny/{task}", f"data.root={pack}", *TINY[task], *SHORT]
+    data = "{train: [tones, chords], dev: [tones], noise: [hiss], responses: [room]}"
+    if task == "classify":
+        path.write_text(f"task: {task}\ndata: {{train: [sounds], noise: [], responses: []}}\n")
+    else:
+        joined = "{join_prob: 0.5, join_s: [0.5, 1.5]}"
+        path.write_text(f"task: {task}\ndata: {data}\nbatch: {joined}\n")
+    words = [f"recipe=tiny/{task}", f"data.root={pack}", *TINY[task], *short(task)]
     return [*words, *base_words(folder, task)]
 
 
@@ -114,6 +121,8 @@ def base_words(folder: Path, task: str) -> list[str]:
     if task == "bridge":
         models = [f"base={base_folder(folder)}", f"decoder={whisper_folder(folder)}"]
         return [*models, "batch.max_s=1.5"]
+    if task == "classify":
+        return [f"base={base_folder(folder, 'ast')}"]
     return [f"base={base_folder(folder)}"] if task == "adapt" else []
 
 

@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from speechadapt.adapters.catalog import method as method_of
 from speechadapt.audio.augment import AugmentConfig
-from speechadapt.core.bind import bind
 from speechadapt.core.errors import CatalogError, ConfigError
 from speechadapt.core.limits import NotNegative, Positive, Probability
 from speechadapt.data.batch import BatchConfig
@@ -19,6 +17,7 @@ from speechadapt.text.normalise import load_normaliser
 from speechadapt.training.adapt_inputs import RepeatConfig, repeat_problems, unit_of
 from speechadapt.training.adapt_parts import is_hub_id
 from speechadapt.training.adapt_reuse import PrefixConfig
+from speechadapt.training.adapted import Arm, method_problems
 from speechadapt.training.loop import TrainerConfig
 from speechadapt.training.speech import DataConfig, mix_problems
 
@@ -64,7 +63,7 @@ class Config:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     base: str = ""
     padding: Literal["full", "native"] = "full"
-    arm: Literal["adapter", "head", "full"] = "adapter"
+    arm: Arm = "adapter"
     method: str = "lora"
     adapter: Mapping[str, Any] = field(default_factory=dict)
     roles: tuple[str, ...] = ()
@@ -83,7 +82,7 @@ class Config:
 
     def problems(self) -> list[str]:
         """Say which settings do not fit one another, the method or the models at hand."""
-        found = mix_problems(self.data, self.batch) + self._method_problems()
+        found = mix_problems(self.data, self.batch) + method_problems(self)
         found += repeat_problems(self.repeat, self.batch, self.augment)
         try:
             load_normaliser(self.normaliser, self.language or None)
@@ -100,21 +99,6 @@ class Config:
         if is_hub_id(self.base):
             return {}
         return {f"base/{path.name}": path for path in weight_files(find_model(self.base or None))}
-
-    def _method_problems(self) -> list[str]:
-        if self.arm != "adapter":
-            return []
-        try:
-            method = method_of(self.method)
-            found = bind(method.config, self.adapter, "adapter")[1]
-        except (CatalogError, ConfigError) as error:
-            return [str(error)]
-        if method.needs:
-            found.append(
-                f"method '{self.method}' reads {', '.join(sorted(method.needs))} of every row, "
-                "which recordings with transcripts alone do not say."
-            )
-        return found
 
     def _prefix_problems(self) -> list[str]:
         if self.arm == "full":

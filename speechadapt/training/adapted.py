@@ -8,8 +8,10 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from speechadapt.adapters.attach import attach
+from speechadapt.adapters.catalog import method as method_of
 from speechadapt.adapters.handle import Handle
-from speechadapt.core.errors import ConfigError
+from speechadapt.core.bind import bind
+from speechadapt.core.errors import CatalogError, ConfigError
 from speechadapt.encoders.base import Encoder
 from speechadapt.training.adapt_report import Meter
 from speechadapt.training.loop import TrainerConfig
@@ -62,6 +64,23 @@ class AdaptationConfig(Protocol):
     @property
     def head_decay(self) -> float | None:
         """Weight decay of the head."""
+
+
+def method_problems(settings: AdaptationConfig) -> list[str]:
+    """Say whether there is no such method, which of its settings do not fit, and what it lacks."""
+    if settings.arm != "adapter":
+        return []
+    try:
+        method = method_of(settings.method)
+        found = bind(method.config, settings.adapter, "adapter")[1]
+    except (CatalogError, ConfigError) as error:
+        return [str(error)]
+    if method.needs:
+        found.append(
+            f"method '{settings.method}' reads {', '.join(sorted(method.needs))} of every row, "
+            "which recordings alone do not say."
+        )
+    return found
 
 
 class AdaptedObjective(Objective):

@@ -19,10 +19,11 @@ from speechadapt.training.catalog import task_names
 from speechadapt.training.conformer import ConformerConfig, new_extractor, new_model, save_model
 from speechadapt.training.loop import train
 from tests import synthetic
-from tests.tiny_tasks import SHORT, TINY, base_words
+from tests.tiny_tasks import TINY, base_folder, base_words, short
 
 RECIPES = recipe_names()
 FOLDER = shipped_folder("recipes")
+ADAPTED = ("adapt", "classify")  # tasks that name an adapter method
 TAUGHT = ("distil", "bridge")  # tasks that start from whole models and leave an adapter
 
 
@@ -37,15 +38,22 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a made pack that holds every corpus a recipe names."""
     base = yaml.safe_load((shipped_folder("conf") / "data/pack.yaml").read_text())
     speech: set[str] = set()
+    labelled: set[str] = set()
     sounds, rooms = set(base["noise"]), set(base["responses"])
     for recipe in RECIPES:
         data = read(recipe)["data"]
         assert isinstance(data, dict)
+        if read(recipe)["task"] == "classify":
+            labelled |= set(data["train"])
+            continue
         speech |= {*data["train"], *data["dev"]}
         sounds |= set(data.get("noise", ()))
         rooms |= set(data.get("responses", ()))
     root = tmp_path_factory.mktemp("made") / "pack"
-    return synthetic.write_pack(root, sorted(speech - sounds), sorted(sounds), sorted(rooms))
+    synthetic.write_pack(root, sorted(speech - sounds), sorted(sounds - labelled), sorted(rooms))
+    for name in labelled:
+        synthetic.write_labelled(root, name, classes=4, clips=6, folds=4)
+    return root
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +69,12 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small(recipe: str, pack: Path, start: Path) -> list[str]:
     """Return the words that run a recipe in the small."""
     lines = read(recipe)
-    words = [f"recipe={recipe}", f"data.root={pack}", *TINY[str(lines["task"])], *SHORT]
-    if lines["task"] == "adapt":
+    task = str(lines["task"])
+    words = [f"recipe={recipe}", f"data.root={pack}", *TINY[task], *short(task)]
+    if lines["task"] in ADAPTED:
         tiny = asdict(method(str(lines["method"])).tiny)
-        words += [f"base={start}", *(f"adapter.{key}={_word(tiny[key])}" for key in tiny)]
+        base = start if task == "adapt" else base_folder(start, "ast")
+        words += [f"base={base}", *(f"adapter.{key}={_word(tiny[key])}" for key in tiny)]
     if lines["task"] in TAUGHT:
         words += base_words(start, str(lines["task"]))
     return [*words, *_models(lines, start)]
@@ -95,7 +105,7 @@ def test_a_recipe_makes_two_steps_and_saves_a_model(
     result = train(objective, run.trainer, tmp_path)
     assert result.finished
     assert objective.score in result.scores
-    prefix = "adapter_" if read(recipe)["task"] in ("adapt", *TAUGHT) else ""
+    prefix = "adapter_" if read(recipe)["task"] in (*ADAPTED, *TAUGHT) else ""
     assert (tmp_path / f"last/{prefix}config.json").is_file()
     assert (tmp_path / f"last/{prefix}model.safetensors").is_file()
 
@@ -106,7 +116,7 @@ def test_a_recipe_states_only_its_differences(recipe: str, pack: Path, start: Pa
     words += base_words(start, str(read(recipe)["task"]))
     run = resolve([f"recipe={recipe}", f"data.root={pack}", *words])
     defaults = asdict(run.module.Config())
-    if run.task == "adapt":
+    if run.task in ADAPTED:
         defaults["adapter"] = asdict(method(run.config.method).config())
     if run.task == "bridge":
         defaults["adapter"] = asdict(method("pea_bridge").config())

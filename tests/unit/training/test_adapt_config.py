@@ -58,10 +58,10 @@ def test_a_method_that_needs_more_than_transcripts_is_refused(
     from dataclasses import replace
 
     from speechadapt.adapters.catalog import method
-    from speechadapt.training import adapt_config
+    from speechadapt.training import adapted
 
     needy = replace(method("lora"), needs=frozenset({"language"}))
-    monkeypatch.setattr(adapt_config, "method_of", lambda name: needy)
+    monkeypatch.setattr(adapted, "method_of", lambda name: needy)
     (found,) = problems(data)
     assert "method 'lora' reads language of every row" in found
 
