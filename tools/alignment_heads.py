@@ -63,7 +63,7 @@ def reference_starts(reference: Recogniser, samples: Signal, text: str) -> tuple
 
     padded = add_margin(samples, reference.sample_rate, reference.margin_s)
     frames, lengths = reference.encoder.encode([torch.from_numpy(padded)])
-    decoder = reference.decoder
+    decoder: Any = reference.decoder
     labels = decoder.alphabet.encode(text)
     log_probs = decoder.log_probs(frames)[0, : int(lengths[0])]
     if frames_needed(labels) > len(log_probs):
@@ -76,7 +76,7 @@ def head_words(model: Recogniser, clip: Clip, heads: Sequence[Head]) -> tuple[Wo
     """Return the words of a clip's text where the given heads place them together."""
     from speechadapt.decoders.whisper_ar.timing import align
 
-    decoder = model.decoder
+    decoder: Any = model.decoder
     padded = add_margin(clip.samples, model.sample_rate, model.margin_s)
     frames, lengths = model.encoder.encode([torch.from_numpy(padded)])
     language = model.language
@@ -103,8 +103,9 @@ def choose(model: Recogniser, clips: Sequence[Clip], most: int) -> tuple[list[He
     Raises:
         ConfigError: No head places any word.
     """
-    layers = model.decoder.generator.network.config.decoder_layers
-    count = model.decoder.generator.network.config.decoder_attention_heads
+    decoder: Any = model.decoder
+    config = decoder.generator.network.config
+    layers, count = config.decoder_layers, config.decoder_attention_heads
     alone: dict[Head, float] = {}
     lines = []
     for head in [(layer, number) for layer in range(layers) for number in range(count)]:

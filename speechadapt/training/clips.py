@@ -75,7 +75,7 @@ def split_clips(data: DataConfig, config: ClipsConfig) -> Clips:
     if not rows or not all(item.extra.get("label") for item in rows):
         raise ConfigError(f"the rows of '{names}' have no label to learn.")
     if config.fold:
-        folds = sorted({item.extra.get("fold") for item in rows if item.extra.get("fold")})
+        folds = sorted({int(item.extra["fold"]) for item in rows if item.extra.get("fold")})
         if config.fold not in folds:
             raise ConfigError(f"fold={config.fold} was asked for; {names} has {folds}.")
         kept = [item for item in rows if item.extra.get("fold") != config.fold]

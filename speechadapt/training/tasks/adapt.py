@@ -55,6 +55,8 @@ class AdaptObjective(AdaptedObjective):
         reuse: Keeps the states of the frozen layers; None where nothing is kept.
     """
 
+    head: nn.Linear
+
     def __init__(self, config: Config) -> None:
         encoder, folder = load_base(config.base, config.padding)
         window_s = encoder.window_s
