@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,13 +110,21 @@ class Decoder(nn.Module, ABC):
         """
 
     @abstractmethod
-    def decode(self, frames: Frames, lengths: Lengths, frame_rate: float) -> list[Hypothesis]:
+    def decode(
+        self,
+        frames: Frames,
+        lengths: Lengths,
+        frame_rate: float,
+        languages: Sequence[str | None] | None = None,
+    ) -> list[Hypothesis]:
         """Write one hypothesis per row.
 
         Args:
             frames: Encoder frames.
             lengths: Valid frames per row.
             frame_rate: Frames per second, for word times.
+            languages: BCP 47 code of each row's speech where somebody said it; a decoder of one
+                language passes it over.
 
         Returns:
             One hypothesis per row, in order; an empty text where nothing was heard.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,7 +81,7 @@ def transcribe_recording(
         cut = cut_recording(stream, recogniser.sample_rate, window_s, detector)
         for batch in _batches(cut, limits, window_s):
             result.decode_s += time.perf_counter() - began
-            _decode(batch, recogniser, result)
+            _decode(batch, item.lang, recogniser, result)
             began = time.perf_counter()
         result.decode_s += time.perf_counter() - began
     except (AudioError, MissingExtra, MemoryError) as error:
@@ -107,10 +107,16 @@ def _batches(
         yield group
 
 
-def _decode(batch: list[Segment], recogniser: Recogniser, result: Recording) -> None:
+def _decode(
+    batch: list[Segment], language: str | None, recogniser: Recogniser, result: Recording
+) -> None:
+    def decode(parts: Sequence[Segment]) -> Sequence[Any]:
+        waveforms = [part.waveform for part in parts]
+        return recogniser.decode_batch(waveforms, [language] * len(parts))
+
     began = time.perf_counter()
     heard = [part for part in batch if abs(part.waveform).max(initial=0.0) >= SILENCE_PEAK]
-    found = iter(recognise(recogniser.decode_batch, [part.waveform for part in heard]))
+    found = iter(recognise(decode, heard))
     result.model_s += time.perf_counter() - began
     for part in heard:
         hypothesis = next(found)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from speechadapt.audio.span import Signal
+
+_Clip = TypeVar("_Clip")
 
 
 @runtime_checkable
@@ -28,7 +30,9 @@ class Recogniser(Protocol):
     def fingerprint(self) -> Any:
         """What tells it from every other model and setting, JSON types only."""
 
-    def decode_batch(self, waveforms: Sequence[Signal]) -> Sequence[Any]:
+    def decode_batch(
+        self, waveforms: Sequence[Signal], languages: Sequence[str | None] | None = None
+    ) -> Sequence[Any]:
         """Write one `decoders.base.Hypothesis` per waveform, in order."""
 
 
@@ -46,23 +50,23 @@ class Failure:
 
 
 def recognise(
-    decode: Callable[[Sequence[Signal]], Sequence[Any]], waveforms: Sequence[Signal]
+    decode: Callable[[Sequence[_Clip]], Sequence[Any]], clips: Sequence[_Clip]
 ) -> list[Any]:
     """Decode a batch, in smaller parts where the whole cannot be.
 
     Args:
-        decode: The recogniser's `decode_batch`.
-        waveforms: The clips.
+        decode: Writes a hypothesis per clip.
+        clips: What it takes.
 
     Returns:
         A hypothesis or a `Failure` per clip, in order.
     """
-    if not waveforms:
+    if not clips:
         return []
     try:
-        found = list(decode(waveforms))
-        if len(found) != len(waveforms):
-            raise RuntimeError(f"{len(waveforms)} clips gave {len(found)} hypotheses")
+        found = list(decode(clips))
+        if len(found) != len(clips):
+            raise RuntimeError(f"{len(clips)} clips gave {len(found)} hypotheses")
         return found
     except Exception as error:
         full = is_out_of_memory(error)
@@ -70,10 +74,10 @@ def recognise(
     # Outside the handler: the error's traceback held the tensors that did not fit.
     if full:
         _release_memory()
-    if len(waveforms) == 1:
+    if len(clips) == 1:
         return [failure]
-    size = (len(waveforms) + 1) // 2 if full else 1
-    parts = (waveforms[start : start + size] for start in range(0, len(waveforms), size))
+    size = (len(clips) + 1) // 2 if full else 1
+    parts = (clips[start : start + size] for start in range(0, len(clips), size))
     return [result for part in parts for result in recognise(decode, part)]
 
 

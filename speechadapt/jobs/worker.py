@@ -141,7 +141,7 @@ class TranscribeWorker:
     def _transcribe_clips(self, clips: Sequence[Clip]) -> list[Result]:
         heard = [clip for clip in clips if len(clip.waveform) and not clip.silent]
         began = time.perf_counter()
-        found = recognise(self._recogniser.decode_batch, [clip.waveform for clip in heard])
+        found = recognise(self._decode, heard)
         model_s = time.perf_counter() - began
         audio_s = fsum(clip.audio_s for clip in heard)
         hypotheses: dict[str, Any | Failure] = {
@@ -158,6 +158,10 @@ class TranscribeWorker:
                 clip_result(clip, hypothesis, share, self._formats, self._recogniser.language)
             )
         return results
+
+    def _decode(self, clips: Sequence[Clip]) -> Sequence[Any]:
+        waveforms = [clip.waveform for clip in clips]
+        return self._recogniser.decode_batch(waveforms, [clip.item.lang for clip in clips])
 
     def _transcribe_long(self, item: PlanItem) -> Result:
         recording = transcribe_recording(item, self._recogniser, self._detector, self._setup.limits)

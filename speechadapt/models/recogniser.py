@@ -87,12 +87,16 @@ class Recogniser:
         }
 
     @torch.inference_mode()
-    def decode_batch(self, waveforms: Sequence[Signal]) -> list[Hypothesis]:
+    def decode_batch(
+        self, waveforms: Sequence[Signal], languages: Sequence[str | None] | None = None
+    ) -> list[Hypothesis]:
         """Write one hypothesis per clip, the same in any batch.
 
         Args:
             waveforms: Mono clips at `sample_rate`, full scale 1.0, none longer than `window_s`. A
                 clip without samples gets the empty text.
+            languages: BCP 47 code of each clip's speech where somebody said it; read by models of
+                several languages alone.
 
         Raises:
             ShapeError: A clip is longer than the window.
@@ -109,7 +113,8 @@ class Recogniser:
         if heard:
             clips = [self._clip(waveforms[row]) for row in heard]
             frames, lengths = self.encoder.encode(clips)
-            found = self.decoder.decode(frames, lengths, self.encoder.frame_rate)
+            said = None if languages is None else [languages[row] for row in heard]
+            found = self.decoder.decode(frames, lengths, self.encoder.frame_rate, said)
             for row, hypothesis in zip(heard, found, strict=True):
                 seconds = len(waveforms[row]) / self.sample_rate
                 results[row] = _without_margin(hypothesis, self.margin_s, seconds)

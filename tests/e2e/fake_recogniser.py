@@ -36,7 +36,9 @@ class PitchRecogniser:
     def fingerprint(self) -> dict[str, Any]:
         return {"name": "pitch", "model": self.options.model}
 
-    def decode_batch(self, waveforms: Sequence[np.ndarray]) -> list[Hypothesis]:
+    def decode_batch(
+        self, waveforms: Sequence[np.ndarray], languages: Sequence[str | None] | None = None
+    ) -> list[Hypothesis]:
         time.sleep(float(os.environ.get("FAKE_PAUSE_S", "0")))
         if len(waveforms) > int(os.environ.get("FAKE_OOM_ABOVE", "1000000")):
             raise RuntimeError("CUDA out of memory. Tried to allocate more than there is.")

@@ -148,7 +148,13 @@ class CtcDecoder(Decoder):
         return logits.float().log_softmax(-1)
 
     @torch.inference_mode()
-    def decode(self, frames: Frames, lengths: Lengths, frame_rate: float) -> list[Hypothesis]:
+    def decode(
+        self,
+        frames: Frames,
+        lengths: Lengths,
+        frame_rate: float,
+        languages: Sequence[str | None] | None = None,
+    ) -> list[Hypothesis]:
         """Write one hypothesis per row; a row without frames gets the empty text.
 
         `avg_logprob` is the natural log-probability of the text over all its paths, per label, the

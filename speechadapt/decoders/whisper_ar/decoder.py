@@ -95,8 +95,17 @@ class WhisperDecoder(Decoder):
         }
 
     @torch.inference_mode()
-    def decode(self, frames: Frames, lengths: Lengths, frame_rate: float) -> list[Hypothesis]:
+    def decode(
+        self,
+        frames: Frames,
+        lengths: Lengths,
+        frame_rate: float,
+        languages: Sequence[str | None] | None = None,
+    ) -> list[Hypothesis]:
         """Write one hypothesis per row; a row without frames gets the empty text.
+
+        A row's language is the option's, else the model's one, else that of `languages` where the
+        model knows it, else the one it hears.
 
         Rows whose text fails a threshold are decoded again at higher temperatures, alone. Samples
         are seeded by what the row said at the first temperature, so they are the same in any batch.
@@ -112,14 +121,17 @@ class WhisperDecoder(Decoder):
                 frames[chosen].to(first.device, first.dtype),
                 lengths[chosen].to(first.device),
                 frame_rate,
+                [languages[row] if languages else None for row in kept],
             )
             for row, hypothesis in zip(kept, found, strict=True):
                 results[row] = hypothesis
         return results
 
-    def _decode(self, frames: Frames, lengths: Lengths, frame_rate: float) -> list[Hypothesis]:
+    def _decode(
+        self, frames: Frames, lengths: Lengths, frame_rate: float, said: Sequence[str | None]
+    ) -> list[Hypothesis]:
         options, vocabulary = self.options, self.vocabulary
-        languages = self._languages(frames, lengths)
+        languages = self._languages(frames, lengths, said)
         prompts = torch.tensor(
             [
                 vocabulary.prompt(language, options.task, options.without_timestamps)
@@ -149,7 +161,9 @@ class WhisperDecoder(Decoder):
             )
         ]
 
-    def _languages(self, frames: Frames, lengths: Lengths) -> list[tuple[str | None, float | None]]:
+    def _languages(
+        self, frames: Frames, lengths: Lengths, said: Sequence[str | None]
+    ) -> list[tuple[str | None, float | None]]:
         """Return each row's language and, where it was detected, its probability."""
         known = list(self.vocabulary.languages)
         language = self.options.language or self.vocabulary.default_language
@@ -157,7 +171,17 @@ class WhisperDecoder(Decoder):
             language = known[0]
         if language is not None or not known:
             return [(language, None)] * len(frames)
-        return [*self.generator.detect(frames, lengths)]
+        codes = [code.split("-")[0].lower() if code else None for code in said]
+        found: list[tuple[str | None, float | None]] = [
+            (code if code in known else None, None) for code in codes
+        ]
+        unknown = [row for row, (code, _) in enumerate(found) if code is None]
+        if unknown:
+            at = torch.tensor(unknown, device=frames.device)
+            heard = self.generator.detect(frames[at], lengths[at])
+            for row, pair in zip(unknown, heard, strict=True):
+                found[row] = pair
+        return found
 
     def _words(
         self,

@@ -20,7 +20,7 @@ def test_a_hook_puts_another_recogniser_in_place(tmp_path: Path, monkeypatch):
         "class Other:\n"
         "    sample_rate, window_s, language = 8000, None, None\n"
         "    def fingerprint(self): return 1\n"
-        "    def decode_batch(self, waveforms): return []\n"
+        "    def decode_batch(self, waveforms, languages=None): return []\n"
         "def make(options): return Other()\n"
     )
     monkeypatch.setenv(LOADER, f"{tmp_path}/other.py:make")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,11 @@ class Counter:
     def fingerprint(self) -> str:
         return "counter"
 
-    def decode_batch(self, waveforms: Sequence[np.ndarray]) -> list[Hypothesis]:
+    def decode_batch(
+        self, waveforms: Sequence[np.ndarray], languages: Sequence[str | None] | None = None
+    ) -> list[Hypothesis]:
         self.sizes.append(len(waveforms))
+        self.languages = set(languages or ())
         if len(self.sizes) == self.bad:
             raise MemoryError
         return [Hypothesis(f"{len(waveform)}") for waveform in waveforms]
@@ -43,6 +47,13 @@ def make_item(path: Path, samples: np.ndarray) -> PlanItem:
 def noise() -> np.ndarray:
     made = np.random.default_rng(0).normal(0, 0.1, 15 * RATE)
     return made.astype(np.float32)
+
+
+def test_every_piece_is_of_the_recordings_language(tmp_path, noise):
+    recogniser = Counter()
+    item = replace(make_item(tmp_path / "a.wav", noise), lang="de")
+    transcribe_recording(item, recogniser, None, Limits(window_s=2.0))
+    assert recogniser.languages == {"de"}
 
 
 def test_pieces_cover_the_recording_in_batches_of_bounded_seconds(tmp_path, noise):

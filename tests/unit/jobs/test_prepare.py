@@ -16,7 +16,7 @@ HOOK = (
     "class Model:\n"
     "    sample_rate, window_s, language = 16000, 5.0, None\n"
     "    def fingerprint(self): return {'weights': ('a', 'b')}\n"
-    "    def decode_batch(self, waveforms): raise AssertionError\n"
+    "    def decode_batch(self, waveforms, languages=None): raise AssertionError\n"
     "def make(options): return Model()\n"
 )
 

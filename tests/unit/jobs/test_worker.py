@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +28,16 @@ class Loudness:
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
+        self.languages: list[str | None] = []
 
     def fingerprint(self) -> str:
         return "loudness"
 
-    def decode_batch(self, waveforms: Sequence[np.ndarray]) -> list[Hypothesis]:
+    def decode_batch(
+        self, waveforms: Sequence[np.ndarray], languages: Sequence[str | None] | None = None
+    ) -> list[Hypothesis]:
         self.sizes.append(len(waveforms))
+        self.languages += languages or []
         return [Hypothesis(f"{np.abs(waveform).max():.1f}") for waveform in waveforms]
 
 
@@ -70,6 +75,14 @@ def test_a_batch_is_decoded_whole_and_only_what_is_missing_is_written(worker, it
     assert (tmp_path / "out/1.txt").read_text() == "0.2\n"
     assert not (tmp_path / "out/0.txt").exists()
     assert lines(tmp_path) == {"1": 1}
+
+
+def test_the_language_of_each_row_reaches_the_model(worker, items):
+    spoken = [
+        replace(item, lang=lang) for item, lang in zip(items, ("de", None, "fr"), strict=True)
+    ]
+    work(worker, Assignment(0, tuple(spoken), frozenset(item.id for item in spoken)))
+    assert worker._recogniser.languages == ["de", None, "fr"]
 
 
 def test_a_batch_begun_again_leaves_alone_what_its_dead_worker_finished(worker, items, tmp_path):

@@ -114,6 +114,23 @@ def test_the_language_asked_for_goes_before_the_detected_one():
     assert detected["language_probability"] > 1 / 3
 
 
+def test_a_rows_own_language_goes_before_the_detected_one_and_after_the_option():
+    said = ["de-AT", "xx", None]
+    found = make(language=None).decode(FRAMES[:3], LENGTHS[:3], RATE, said)
+    detected = make(language=None).decode(FRAMES[:3], LENGTHS[:3], RATE)
+    assert found[0].details["language"] == "de"
+    assert "language_probability" not in found[0].details
+    assert found[1:] == detected[1:]
+    asked = make(language="de").decode(FRAMES[:2], LENGTHS[:2], RATE, ["en", "en"])
+    assert [one.details["language"] for one in asked] == ["de", "de"]
+
+
+def test_a_row_without_frames_shifts_no_language():
+    lengths = torch.tensor([0, int(LENGTHS[1])])
+    said = make(language=None).decode(FRAMES[:2], lengths, RATE, ["en", "de"])
+    assert said[1].details["language"] == "de"
+
+
 def test_token_probabilities_belong_to_the_tokens_and_the_end():
     (hypothesis,) = make(temperature=(0.0,)).decode(FRAMES[:1], LENGTHS[:1], RATE)
     logs = torch.tensor(hypothesis.details["token_probabilities"]).log()
