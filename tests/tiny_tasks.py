@@ -7,6 +7,9 @@ from pathlib import Path
 from transformers import WhisperFeatureExtractor
 
 from speechadapt.audio.augment import AugmentConfig
+from speechadapt.decoders.masked_diffusion.store import save_folder
+from speechadapt.decoders.masked_diffusion.tiny import tiny_network as tiny_network_of_text
+from speechadapt.decoders.masked_diffusion.tiny import tiny_vocabulary
 from speechadapt.decoders.whisper_ar.tiny import tiny_network, tiny_tokenizer
 from speechadapt.encoders.source import quiet_progress
 from speechadapt.encoders.tiny import write_tiny
@@ -43,6 +46,16 @@ TINY: dict[str, tuple[str, ...]] = {
     ),
     "adapt": (),
     "classify": (),
+    "diffusion": (
+        "model.dim=16",
+        "model.layers=1",
+        "model.heads=2",
+        "model.feed_forward=16",
+        "model.text_tokens=260",
+        "model.positions=64",
+        "dev.num_candidates=2",
+        "dev.num_steps=2",
+    ),
     "distil": ("decoder_weight=1", "language=en"),
     "bridge": (
         "adapter.hidden=12",
@@ -53,6 +66,25 @@ TINY: dict[str, tuple[str, ...]] = {
         "augment.tilt_db=0",
         "augment.time_masks=0",
         "augment.band_masks=0",
+    ),
+    "clean": ("layer=1", "damage.preset=telephone"),
+    "vocoder": (
+        "layer=1",
+        "crop_s=0.2",
+        "wavefit.upsample=1",
+        "wavefit.factors=[10,8,4]",
+        "wavefit.channels=[8,4,4]",
+        "wavefit.down_channels=[4,4,8]",
+        "wavefit.width=8",
+        "wavefit.layers=1",
+        "wavefit.iterations=2",
+        "istft.upsample=1",
+        "istft.width=8",
+        "istft.layers=1",
+        "discriminators.scales=1",
+        "discriminators.scale_channels=4",
+        "discriminators.periods=[3]",
+        "discriminators.period_channels=1",
     ),
 }
 # Augmentation that changes nothing.
@@ -116,6 +148,8 @@ def base_words(folder: Path, task: str) -> list[str]:
         folder: Holds such models.
         task: The training task.
     """
+    if task == "diffusion":
+        return [f"encoder={base_folder(folder)}"]
     if task == "distil":
         return [f"base={whisper_folder(folder)}", "batch.max_s=1.5"]
     if task == "bridge":
@@ -123,7 +157,7 @@ def base_words(folder: Path, task: str) -> list[str]:
         return [*models, "batch.max_s=1.5"]
     if task == "classify":
         return [f"base={base_folder(folder, 'ast')}"]
-    return [f"base={base_folder(folder)}"] if task == "adapt" else []
+    return [f"base={base_folder(folder)}"] if task in ("adapt", "clean", "vocoder") else []
 
 
 def whisper_folder(folder: Path) -> Path:
@@ -138,6 +172,19 @@ def whisper_folder(folder: Path) -> Path:
             tiny_network().save_pretrained(base)
         WhisperFeatureExtractor(chunk_length=2).save_pretrained(base)
         tiny_tokenizer().save(str(base / "tokenizer.json"))
+    return base
+
+
+def diffusion_folder(folder: Path) -> Path:
+    """Return a tiny random masked-diffusion network of text alone, written where it is missing.
+
+    Args:
+        folder: Holds such models.
+    """
+    base = folder / "bases" / "masked_diffusion"
+    if not base.is_dir():
+        vocabulary = tiny_vocabulary()
+        save_folder(base, tiny_network_of_text(vocabulary), vocabulary, None)
     return base
 
 

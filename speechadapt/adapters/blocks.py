@@ -12,13 +12,12 @@ from typing import Literal, TypeAlias, get_args
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from speechadapt.adapters.branch import ActivationName as ActivationName
+from speechadapt.adapters.branch import Branch, Reads
 from speechadapt.core.errors import ConfigError, SiteError, near_misses
 from speechadapt.core.shapes import Mask
 from speechadapt.encoders.sites import Site
 
-ActivationName: TypeAlias = Literal[
-    "relu", "leaky_relu", "gelu", "gelu_tanh", "silu", "tanh", "none"
-]
 InitialName: TypeAlias = Literal["up_zero", "near_zero", "normal"]
 OrderName: TypeAlias = Literal["sequential", "parallel"]
 
@@ -132,6 +131,7 @@ class Bottleneck(nn.Module):
         self.norm = nn.LayerNorm(dim_in) if norm else nn.Identity()
         self.dropout = nn.Dropout(dropout)
         self.down = nn.Linear(dim_in, width, bias=bias)
+        self.bend: ActivationName = bend
         self.activation = activation(bend)
         self.up = nn.Linear(width, dim_out, bias=bias)
         initialise(self.down, self.up, initial)
@@ -143,6 +143,29 @@ class Bottleneck(nn.Module):
         bent = self.activation(self.down(self.dropout(self.norm(states))))
         added: Tensor = self.up(bent)
         return added
+
+    def branch(self, reads: Reads, scale: float | Tensor = 1.0) -> Branch | None:
+        """Return what it computes, taken apart; None while it drops values.
+
+        Args:
+            reads: What it is given.
+            scale: What its output is multiplied by: one number, or one per channel.
+        """
+        if self.training and self.dropout.p:
+            return None
+        rows = scale[:, None] if isinstance(scale, Tensor) else scale
+        bias = self.up.bias
+        norm = self.norm if isinstance(self.norm, nn.LayerNorm) else None
+        return Branch(
+            reads,
+            self.down.weight,
+            rows * self.up.weight,
+            self.bend,
+            self.down.bias,
+            None if bias is None else scale * bias,
+            None if norm is None else (norm.weight, norm.bias),
+            1e-5 if norm is None else norm.eps,
+        )
 
 
 def bottleneck_parameters(

@@ -93,6 +93,7 @@ class Handle:
         encoder: The encoder it is attached to.
         notes: What a saved file said about it (training data, scores, head), by subject.
         base: What it was attached to (see `base_of`), once something asked for it.
+        composition: What it is composed of, as text; None of an ordinary adapter.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Handle:
     encoder: Encoder
     notes: dict[str, Any] = field(default_factory=dict)
     base: dict[str, Any] | None = None
+    composition: str | None = None
 
     @property
     def merged(self) -> bool:

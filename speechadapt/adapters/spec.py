@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from speechadapt.adapters.branch import Branch
 from speechadapt.core.shapes import Mask
 from speechadapt.encoders.sites import Site
 
@@ -67,6 +68,13 @@ class Adapter(nn.Module):
             context: What else is known.
         """
         return y
+
+    def branch(self) -> Branch | None:
+        """Return what `leave` adds to `y` as a branch; None where it does something else.
+
+        Adapters that name their branch can run beside others of their kind as one product.
+        """
+        return None
 
 
 @dataclass(frozen=True)

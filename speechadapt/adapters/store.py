@@ -25,7 +25,7 @@ from speechadapt.adapters.attach import build, install
 from speechadapt.adapters.card import card
 from speechadapt.adapters.catalog import method as method_of
 from speechadapt.adapters.handle import Handle, base_of
-from speechadapt.core.errors import CheckpointError
+from speechadapt.core.errors import CheckpointError, ConfigError
 from speechadapt.core.files import atomic_write, atomic_write_json, atomic_write_text, read_json
 from speechadapt.encoders.base import Encoder
 
@@ -96,10 +96,16 @@ def save(
 
     Raises:
         CheckpointError: A tensor holds NaN or infinity.
+        ConfigError: It is composed of other adapters.
     """
-    tensors = {key: _plain(tensor) for key, tensor in handle.module.tensors().items()}
-    tensors |= {_HEAD + key: _plain(tensor) for key, tensor in (head or {}).items()}
-    _check_finite(tensors, f"adapter '{handle.name}'", "Nothing was saved.")
+    if handle.composition is not None:
+        raise ConfigError(
+            f"'{handle.name}' was to be saved as an adapter, but is composed of others "
+            f"({handle.composition}). Use composite_store.save_composite."
+        )
+    tensors = {key: plain(tensor) for key, tensor in handle.module.tensors().items()}
+    tensors |= {_HEAD + key: plain(tensor) for key, tensor in (head or {}).items()}
+    check_finite(tensors, f"adapter '{handle.name}'", "Nothing was saved.")
     details = describe(handle)
     details |= {
         "training": dict(training or handle.notes.get("training") or {}),
@@ -143,7 +149,7 @@ def read(folder: Path) -> Stored:
         CheckpointError: A file is missing, damaged, from a newer format or holds NaN.
     """
     details = _read_config(folder)
-    tensors = _read_tensors(folder)
+    tensors = read_tensors(folder)
     head = {key.removeprefix(_HEAD): t for key, t in tensors.items() if key.startswith(_HEAD)}
     kinds: dict[str, type] = {"method": str, "config": dict, "train_norms": str, "base": dict}
     kinds |= {"roles": list, "sites": list, "norm_sites": list, "method_version": int}
@@ -207,10 +213,12 @@ def load(
         )
     called = folder.resolve().name if name is None else name
     handle = _built(encoder, stored, called)
-    _fill(handle, stored)
+    whose = f"the method '{stored.method}'"
+    fill(handle.module.tensors(), stored.tensors, folder / WEIGHTS, whose)
     handle.module.eval()
     for subject in ("training", "scores", "head"):
         handle.notes[subject] = stored.details.get(subject)
+    handle.notes["folder"] = str(folder.resolve())
     install(handle, activate=activate)
     return handle
 
@@ -269,27 +277,37 @@ def _built(encoder: Encoder, stored: Stored, name: str) -> Handle:
     return handle
 
 
-def _fill(handle: Handle, stored: Stored) -> None:
-    own = handle.module.tensors()
-    missing = sorted(own.keys() - stored.tensors.keys())
-    extra = sorted(stored.tensors.keys() - own.keys())
+def fill(own: Mapping[str, Tensor], kept: Mapping[str, Tensor], path: Path, whose: str) -> None:
+    """Copy stored tensors into those of a module, all of them or none.
+
+    Args:
+        own: The module's tensors by key.
+        kept: The stored ones.
+        path: The file they come from, for messages.
+        whose: What they belong to, for messages.
+
+    Raises:
+        CheckpointError: One is missing, too many, or of another shape or kind.
+    """
+    missing = sorted(own.keys() - kept.keys())
+    extra = sorted(kept.keys() - own.keys())
     if missing or extra:
         found = [f"lacks {len(missing)}, first '{missing[0]}'"] if missing else []
         found += [f"has {len(extra)} too many, first '{extra[0]}'"] if extra else []
         raise CheckpointError(
-            f"'{stored.folder / WEIGHTS}' should hold {len(own)} tensors of the method "
-            f"'{stored.method}', but {' and '.join(found)}. Save the adapter again."
+            f"'{path}' should hold {len(own)} tensors of {whose}, but {' and '.join(found)}. "
+            "Save it again."
         )
     for key, tensor in own.items():
-        kept = stored.tensors[key]
-        if kept.shape != tensor.shape or kept.is_floating_point() != tensor.is_floating_point():
+        one = kept[key]
+        if one.shape != tensor.shape or one.is_floating_point() != tensor.is_floating_point():
             raise CheckpointError(
-                f"'{key}' of '{stored.folder / WEIGHTS}' is {kept.dtype} {list(kept.shape)}, but "
-                f"the encoder and the settings want {tensor.dtype} {list(tensor.shape)}."
+                f"'{key}' of '{path}' is {one.dtype} {list(one.shape)}, but the encoder and the "
+                f"settings want {tensor.dtype} {list(tensor.shape)}."
             )
     with torch.no_grad():
         for key, tensor in own.items():
-            tensor.copy_(stored.tensors[key])
+            tensor.copy_(kept[key])
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -314,11 +332,20 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return details
 
 
-def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    path = folder / WEIGHTS
+def read_tensors(folder: Path, name: str = WEIGHTS) -> dict[str, Tensor]:
+    """Return the tensors of a folder's safetensors file, all of them finite.
+
+    Args:
+        folder: The folder.
+        name: The file in it.
+
+    Raises:
+        CheckpointError: It is missing, damaged or holds NaN.
+    """
+    path = folder / name
     if not path.is_file():
         raise CheckpointError(
-            f"'{folder}' was to be read as an adapter, but holds no {WEIGHTS}. "
+            f"'{folder}' was to be read as an adapter, but holds no {name}. "
             "Weights in other files are not read."
         )
     try:
@@ -328,11 +355,21 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
             f"'{path}' cannot be read as safetensors: {error}. The file is damaged or cut short; "
             "copy it again."
         ) from error
-    _check_finite(tensors, f"'{path}'", "The adapter was not attached.")
+    check_finite(tensors, f"'{path}'", "The adapter was not attached.")
     return tensors
 
 
-def _check_finite(tensors: Mapping[str, Tensor], what: str, then: str) -> None:
+def check_finite(tensors: Mapping[str, Tensor], what: str, then: str) -> None:
+    """Refuse tensors that hold NaN or infinity.
+
+    Args:
+        tensors: By key.
+        what: What holds them, for the message.
+        then: What follows, for the message.
+
+    Raises:
+        CheckpointError: One does; the message names it.
+    """
     bad = [key for key, tensor in tensors.items() if not bool(tensor.isfinite().all())]
     if bad:
         raise CheckpointError(
@@ -341,5 +378,6 @@ def _check_finite(tensors: Mapping[str, Tensor], what: str, then: str) -> None:
         )
 
 
-def _plain(tensor: Tensor) -> Tensor:
+def plain(tensor: Tensor) -> Tensor:
+    """Return a copy on the CPU, laid out as a file wants it."""
     return tensor.detach().cpu().contiguous().clone()

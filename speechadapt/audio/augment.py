@@ -104,9 +104,15 @@ def add_noise(signal: Signal, noise: Signal, snr_db: float, random: np.random.Ge
     return signal + np.float32(scale) * piece
 
 
-def reverberate(signal: Signal, response: Signal) -> Signal:
-    """Convolve with a room impulse response; length, level and direct-path position are kept."""
-    peak = int(np.argmax(np.abs(response)))
+def reverberate(signal: Signal, response: Signal, direct: int | None = None) -> Signal:
+    """Convolve with a room impulse response; length, level and direct-path position are kept.
+
+    Args:
+        signal: The speech.
+        response: The room.
+        direct: Sample at which the direct path arrives; None takes the largest one.
+    """
+    peak = int(np.argmax(np.abs(response))) if direct is None else direct
     size = 1 << (len(signal) + len(response) - 1).bit_length()
     wet = np.fft.irfft(np.fft.rfft(signal, size) * np.fft.rfft(response, size), size)
     wet = wet[peak : peak + len(signal)]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from speechadapt.cli import compose
 from speechadapt.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,9 +25,12 @@ if TYPE_CHECKING:
     from speechadapt.core.shapes import Clip
     from speechadapt.encoders.base import Encoder
 
-HELP = "List adapter methods; show, verify, convert and merge saved adapters."
+HELP = "List adapter methods; show, verify, convert, merge, fuse and index saved adapters."
 
 app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False)
+app.command("fuse")(compose.fuse)
+app.command("index")(compose.index)
+app.command("search")(compose.search)
 
 
 class Source(StrEnum):

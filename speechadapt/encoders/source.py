@@ -114,13 +114,15 @@ def weight_files(directory: Path) -> list[Path]:
     )
 
 
-def load_weights(model_class: Any, directory: Path, dtype: torch.dtype) -> Any:
+def load_weights(model_class: Any, directory: Path, dtype: torch.dtype, config: Any = None) -> Any:
     """Load a transformers model from a local folder, safetensors only, with nothing left random.
 
     Args:
         model_class: A transformers model class.
         directory: Holds `config.json` and safetensors weights.
         dtype: Precision of the weights in memory.
+        config: A transformers configuration in place of the folder's; tensors it has no use for
+            are not read.
 
     Returns:
         The model in evaluation mode.
@@ -129,6 +131,9 @@ def load_weights(model_class: Any, directory: Path, dtype: torch.dtype) -> Any:
         CheckpointError: Weights are missing, of another shape or unreadable.
     """
     weight_files(directory)
+    shown = logging.get_verbosity()
+    if config is not None:  # what the configuration leaves out is left unread on purpose
+        logging.set_verbosity_error()
     try:
         with quiet_progress():
             model, info = model_class.from_pretrained(
@@ -137,11 +142,14 @@ def load_weights(model_class: Any, directory: Path, dtype: torch.dtype) -> Any:
                 use_safetensors=True,
                 local_files_only=True,
                 output_loading_info=True,
+                **({} if config is None else {"config": config}),
             )
     except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
         raise CheckpointError(
             f"'{directory}' was to be loaded as {model_class.__name__}, but: {error}"
         ) from error
+    finally:
+        logging.set_verbosity(shown)
     missing = sorted(info["missing_keys"])
     if missing:
         raise CheckpointError(

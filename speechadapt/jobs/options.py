@@ -50,10 +50,18 @@ class TranscribeOptions:
     )
     model: str | None = setting(None, "A bundled name, a local folder or a hub id.")
     revision: str | None = setting(None, "Revision of a hub model.")
-    adapter: str | None = setting(None, "Folder of an adapter, a head or both, for the model.")
-    decoder: str | None = setting(None, "Decoder, where a model has several (ctc, whisper_ar).")
+    adapter: str | None = setting(None, "An adapter's folder, or several: fuse(A, B), auto(INDEX).")
+    decoder: str | None = setting(
+        None, "Decoder: ctc, whisper_ar, or diffusion (means --model mini-diffusion)."
+    )
     language: str | None = setting(None, "Language of the speech; detected where None.")
     beam_size: int | None = setting(None, "Hypotheses kept by the search; None: as the model says.")
+    num_candidates: int | None = setting(None, "Diffusion: texts written for each clip.")
+    num_steps: int | None = setting(None, "Diffusion: passes of the network.")
+    select: str | None = setting(
+        None, "Diffusion: the text kept: confidence, mbr, rover, mbr+confidence."
+    )
+    keep_candidates: bool = setting(False, "Diffusion: write every candidate into the json.")
     option: tuple[str, ...] = setting(
         (), "A decoder's own option, name=value (repeatable): lm=words.txt, temperature=[0].", "-O"
     )
@@ -116,7 +124,14 @@ class TranscribeOptions:
     @property
     def decoder_options(self) -> dict[str, Any]:
         """Options for the decoder by name: those with a field here and those of `option`."""
-        named = {"language": self.language, "beam_size": self.beam_size}
+        named = {
+            "language": self.language,
+            "beam_size": self.beam_size,
+            "num_candidates": self.num_candidates,
+            "num_steps": self.num_steps,
+            "select": self.select,
+            "keep_candidates": self.keep_candidates or None,
+        }
         given = {name: value for name, value in named.items() if value is not None}
         own = (text.partition("=") for text in self.option)
         return (
@@ -197,6 +212,8 @@ def _problems(options: TranscribeOptions) -> list[str | None]:
         _one_of("--dtype", options.dtype, ("auto", "float32", "bfloat16", "float16")),
         _one_of("--encoder-padding", options.encoder_padding, PADDINGS),
         _at_least("--beam-size", options.beam_size, 1),
+        _at_least("--num-candidates", options.num_candidates, 1),
+        _at_least("--num-steps", options.num_steps, 1),
         _at_least("--batch-size", options.batch_size, 1),
         _at_least("--batch-s", options.batch_s, 1),
         _at_least("--workers", options.workers, 1),

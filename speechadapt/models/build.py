@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from speechadapt.models.recogniser import Recogniser
 
 _PRETRAINED = Path(__file__).parents[1] / "pretrained"
+_SHORT_NAMES = {"diffusion": "masked_diffusion"}
+_DIFFUSION_MODEL = "mini-diffusion"
 
 
 def default_model() -> str:
@@ -92,12 +94,16 @@ def load(
         dtype: `float32`, `float16` or `bfloat16`.
         revision: Hub branch, tag or commit.
         offline: Use only what is on this machine.
-        decoder: `ctc` or `whisper_ar`; None takes the one the folder's architecture names, or the
-            head that came with `adapter`.
-        adapter: Folder of a saved adapter, a saved head or both, for this model.
-        options: The decoder's options (`CtcOptions`, `WhisperOptions`), `padding=full|native` for
-            Whisper, and `decoder_model`, the model that a bridge leads to, where it is not found
-            under its own name.
+        decoder: `ctc`, `whisper_ar` or `diffusion` (means `mini-diffusion` where no model is
+            named); None takes the one the folder's architecture names, or the head that came with
+            `adapter`.
+        adapter: Folder of a saved adapter, a saved head or both, or of a saved composition, for
+            this model; or a composition of such folders, as `fuse(digits, orders)` or
+            `auto(index)` (see `adapters.composition`).
+        options: The decoder's options (`CtcOptions`, `WhisperOptions`, `DiffusionOptions`),
+            `padding=full|native` for Whisper, `decoder_model`, the model that a bridge leads to,
+            and `encoder_model`, the one that a diffusion decoder hears with, where they are not
+            found under their own names.
 
     Raises:
         CatalogError: No such model or decoder, or an architecture nobody reads.
@@ -110,10 +116,13 @@ def load(
     """
     if adapter is not None:
         where = {"device": device, "dtype": dtype, "revision": revision, "offline": offline}
-        return _load_adapted(name, Path(adapter).expanduser(), where, decoder, options)
+        return _load_adapted(name, str(adapter), where, decoder, options)
     from speechadapt.decoders.catalog import decoder_class, decoder_for
     from speechadapt.models.recogniser import Recogniser
 
+    decoder = _SHORT_NAMES.get(decoder or "", decoder)
+    if name is None and decoder == "masked_diffusion":
+        name = _DIFFUSION_MODEL
     folder = find_model(name, revision=revision, offline=offline)
     config = _read_config(folder)
     kind = decoder_for(config) if decoder is None else decoder_class(decoder)
@@ -122,6 +131,9 @@ def load(
             f"decoder '{decoder}' was asked of {folder.name}, whose architecture is "
             f"{config.get('architectures')}."
         )
+    if kind.name == "masked_diffusion":
+        where = {"device": device, "dtype": dtype, "offline": offline}
+        return _load_hearing(folder, str(name), config, where, options)
     language = _language(folder)
     with quiet_loading():
         parts = kind.from_folder(folder, _decoder_options(kind.name, options, language))
@@ -131,19 +143,51 @@ def load(
     return Recogniser(shown, encoder, _placed(parts, dtype, device), language, margin_of(folder))
 
 
+def _load_hearing(
+    folder: Path,
+    name: str,
+    config: Mapping[str, Any],
+    where: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> Recogniser:
+    """Load a decoder that names the encoder it hears with, and that encoder."""
+    from speechadapt.decoders.masked_diffusion.decoder import DiffusionDecoder
+    from speechadapt.models import hearing
+    from speechadapt.models.recogniser import Recogniser
+
+    needed = hearing.read_hearing(folder, config, options)
+    try:
+        other = find_model(needed.name, offline=where["offline"])
+    except CatalogError as error:
+        raise hearing.missing_encoder(needed, folder.name, error) from error
+    hearing.check_encoder(needed, folder.name, other)
+    language = _language(folder)
+    settings = _decoder_options(DiffusionDecoder.name, needed.options, language)
+    parts = DiffusionDecoder.from_folder(folder, settings)
+    encoder = _encoder(other, needed.heard.padding, where["dtype"], where["device"])
+    if encoder.dim != parts.network.shape.condition_dim:
+        raise CheckpointError(
+            f"'{folder.name}' takes frames of width {parts.network.shape.condition_dim}, "
+            f"'{needed.name}' gives {encoder.dim}."
+        )
+    placed = _placed(parts, where["dtype"], where["device"])
+    return Recogniser(name, encoder, placed, language, needed.heard.margin_s)
+
+
 def _load_adapted(
     name: str | Path | None,
-    folder: Path,
+    adapter: str,
     where: Mapping[str, Any],
     decoder: str | None,
     options: Mapping[str, Any],
 ) -> Recogniser:
     """Load a recogniser with what was trained for it."""
-    from speechadapt.adapters import store
     from speechadapt.models import adapted, bridged
+    from speechadapt.models.composed import read_wanted
     from speechadapt.models.recogniser import Recogniser
 
-    stored = store.read(folder)
+    put_on = read_wanted(adapter)
+    stored = put_on.stored
     asked = adapted.base_name(stored) if name is None else name
     bridge = bridged.read_bridge(stored)
     if bridge is not None:
@@ -154,21 +198,24 @@ def _load_adapted(
         heard = (stored.details.get("training") or {}).get("padding", "full")
         options = ({} if heard == "full" else {"padding": heard}) | dict(options)
         recogniser = load(asked, decoder=decoder, **where, **options)
-        adapted.attach_saved(recogniser.encoder, stored)
+        recogniser.speaks = put_on.attach(recogniser.encoder)
         return recogniser
     if decoder not in (None, "ctc"):
         raise ConfigError(
-            f"decoder '{decoder}' was asked of the adapter '{folder.name}', which has a CTC head."
+            f"decoder '{decoder}' was asked of the adapter '{Path(adapter).name}', which has a "
+            "CTC head."
         )
     base = find_model(asked, revision=where["revision"], offline=where["offline"])
     dtype, device = where["dtype"], where["device"]
     encoder = _encoder(base, str(options.get("padding", head.padding)), dtype, device)
-    adapted.attach_saved(encoder, stored)
+    speaks = put_on.attach(encoder)
     wanted = {key: value for key, value in options.items() if key != "padding"}
     settings = _decoder_options("ctc", wanted, head.language)
     parts = adapted.make_decoder(stored, head, encoder.dim, settings)
     placed = _placed(parts, dtype, device)
-    return Recogniser(str(asked), encoder, placed, head.language, head.margin_s)
+    recogniser = Recogniser(str(asked), encoder, placed, head.language, head.margin_s)
+    recogniser.speaks = speaks
+    return recogniser
 
 
 def _load_bridged(

@@ -13,13 +13,15 @@ import numpy.typing as npt
 import torch
 
 from speechadapt.adapters.handle import attachments
+from speechadapt.adapters.routing import Names
+from speechadapt.adapters.speaking import encode_spoken
 from speechadapt.audio.chunk import segments
 from speechadapt.audio.io import decode_audio
 from speechadapt.audio.margin import add_margin
 from speechadapt.audio.span import Signal
 from speechadapt.audio.vad import speech_detector
 from speechadapt.core.errors import AudioError, ShapeError
-from speechadapt.core.shapes import Waveform
+from speechadapt.core.shapes import Clip, Waveform
 from speechadapt.decoders.base import Decoder, Hypothesis
 from speechadapt.encoders.base import Encoder
 from speechadapt.encoders.source import fingerprint_module
@@ -44,6 +46,8 @@ class Recogniser:
         sample_rate: Hz of the waveforms it takes.
         window_s: Longest clip in seconds that is decoded whole. An encoder that takes any length
             gets 30 s, because attention grows with the square of the length.
+        speaks: Adapters composed (see `adapters.composed`), whose weights every hypothesis then
+            says under `adapters`; None where nothing is composed.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class Recogniser:
         self.margin_s = margin_s
         self.sample_rate = encoder.sample_rate
         self.window_s = encoder.window_s or OPEN_WINDOW_S
+        self.speaks: Names | None = None
         self._weights: dict[str, str] | None = None
 
     def fingerprint(self) -> dict[str, Any]:
@@ -112,9 +117,8 @@ class Recogniser:
         heard = [row for row, waveform in enumerate(waveforms) if len(waveform)]
         if heard:
             clips = [self._clip(waveforms[row]) for row in heard]
-            frames, lengths = self.encoder.encode(clips)
             said = None if languages is None else [languages[row] for row in heard]
-            found = self.decoder.decode(frames, lengths, self.encoder.frame_rate, said)
+            found = self._heard(clips, said)
             for row, hypothesis in zip(heard, found, strict=True):
                 seconds = len(waveforms[row]) / self.sample_rate
                 results[row] = _without_margin(hypothesis, self.margin_s, seconds)
@@ -159,6 +163,20 @@ class Recogniser:
                 for part, hypothesis in zip(batch, found, strict=True)
             ]
         return assemble(pieces, duration, self.language)
+
+    def _heard(
+        self, clips: Sequence[Clip], languages: Sequence[str | None] | None
+    ) -> list[Hypothesis]:
+        rate = self.encoder.frame_rate
+        if self.speaks is None:
+            frames, lengths = self.encoder.encode(clips)
+            return list(self.decoder.decode(frames, lengths, rate, languages))
+        frames, lengths, spoken = encode_spoken(self.encoder, self.speaks, clips)
+        found = self.decoder.decode(frames, lengths, rate, languages)
+        return [
+            replace(one, details={**one.details, "adapters": weights})
+            for one, weights in zip(found, spoken, strict=True)
+        ]
 
     def _clip(self, waveform: Signal) -> Waveform:
         padded = add_margin(waveform, self.sample_rate, self.margin_s)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,9 @@ class Segment:
         words: Words in time; empty where the model gives none.
         flags: Reasons for doubt.
         raw_text: What the decoder wrote before it was taken for silence; None where it was kept.
+        adapters: The weight of each adapter that spoke, where several were composed; empty where
+            the base spoke alone, None where nothing was composed.
+        candidates: What else the decoder wrote for it, where it was asked to say so.
     """
 
     id: int
@@ -67,6 +70,8 @@ class Segment:
     words: tuple[Word, ...] = ()
     flags: tuple[str, ...] = ()
     raw_text: str | None = None
+    adapters: Mapping[str, float] | None = None
+    candidates: tuple[Mapping[str, Any], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return its fields, times rounded to 0.02 s and probabilities to 0.01."""
@@ -83,7 +88,13 @@ class Segment:
             "words": [word.to_json() for word in self.words],
             "flags": list(self.flags),
         }
-        return row if self.raw_text is None else row | {"raw_text": self.raw_text}
+        if self.adapters is not None:
+            row["adapters"] = dict(self.adapters)
+        if self.raw_text is not None:
+            row["raw_text"] = self.raw_text
+        if self.candidates:
+            row["candidates"] = [dict(one) for one in self.candidates]
+        return row
 
 
 @dataclass(frozen=True)
@@ -200,6 +211,8 @@ def _segments(piece: Piece, first_id: int) -> list[Segment]:
             words=_within(words, cuts, at),
             flags=hypothesis.flags,
             raw_text=hypothesis.details.get("raw_text"),
+            candidates=tuple(hypothesis.details.get("candidates", ())),
+            adapters=hypothesis.details.get("adapters"),
         )
         for at, (start, end, text) in enumerate(cuts)
     ]

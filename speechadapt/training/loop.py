@@ -33,7 +33,7 @@ from speechadapt.core.limits import (
 from speechadapt.core.seed import seed_everything
 from speechadapt.training.interrupts import caught_signals
 from speechadapt.training.objective import Objective
-from speechadapt.training.optimiser import OptimizerName, make_optimizer
+from speechadapt.training.optimiser import OptimizerName, clip_norms, make_optimizer
 from speechadapt.training.prefetch import Prefetch
 from speechadapt.training.record import Record
 from speechadapt.training.schedule import warmup_cosine
@@ -285,13 +285,14 @@ class _Run:
             self._must_be_finite("loss", value)
             for name, part in {"loss": value, **extra}.items():
                 figures[name] = figures.get(name, 0.0) + part / config.accumulate
-        norm = accelerator.clip_grad_norm_(self.objective.parameters(), config.clip_norm)
-        self._must_be_finite("gradient", float(norm))
+        accelerator.unscale_gradients()
+        norm = clip_norms(self.objective, self.objective.clipped_apart(), config.clip_norm)
+        self._must_be_finite("gradient", norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.objective.after_step(self.step + 1, time.monotonic() - started)
         self._update_average()
-        return figures | {"grad_norm": float(norm), "lr": config.learning_rate * factor}
+        return figures | {"grad_norm": norm, "lr": config.learning_rate * factor}
 
     def _must_be_finite(self, name: str, value: float) -> None:
         # The scaler of fp16 skips steps that overflow, so there only a lost loss is an error.

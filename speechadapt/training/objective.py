@@ -82,6 +82,13 @@ class Objective(nn.Module, ABC):
         """
         return {}
 
+    def clipped_apart(self) -> tuple[str, ...]:
+        """Return the starts of parameters' names whose gradient norm is clipped on its own.
+
+        The default is none: one norm is taken over all parameters.
+        """
+        return ()
+
     def after_step(self, step: int, seconds: float) -> None:
         """Act after an optimiser step; the default does nothing.
 

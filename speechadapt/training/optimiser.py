@@ -129,6 +129,25 @@ def make_optimizer(
     return Muon(made, learning_rate, betas)
 
 
+def clip_norms(module: nn.Module, apart: Sequence[str], most: float) -> float:
+    """Clip the gradients of parts of a module, each by its own norm, and of the rest by one.
+
+    Args:
+        module: Its parameters may have gradients.
+        apart: Starts of the names of the parts' parameters.
+        most: Largest norm of each.
+
+    Returns:
+        The norm over all parameters before.
+    """
+    parts = _sorted_out(list(module.named_parameters()), {start: Group() for start in apart})
+    norms = [
+        torch.nn.utils.clip_grad_norm_([parameter for _, parameter in members], most)
+        for _, members in parts
+    ]
+    return math.sqrt(sum(float(norm) ** 2 for norm in norms))
+
+
 def _sorted_out(
     trained: Sequence[tuple[str, nn.Parameter]], groups: Mapping[str, Group]
 ) -> list[tuple[Group, list[tuple[str, nn.Parameter]]]]:

@@ -170,6 +170,16 @@ class SpeechBatches:
         items = [*self.utterances, *self._noise_items, *self._response_items]
         return tuple(sorted(item.id for item in items))
 
+    @property
+    def noises(self) -> Sequence[Signal]:
+        """Noise recordings at the run's rate."""
+        return self._noises
+
+    @property
+    def responses(self) -> Sequence[Signal]:
+        """Room impulse responses at the run's rate."""
+        return self._responses
+
     def noise_row(self, seconds: float, random: np.random.Generator) -> Signal:
         """Return a stretch without speech: a noise recording or a faint hiss."""
         count = int(seconds * self.sample_rate)

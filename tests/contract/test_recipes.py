@@ -19,11 +19,11 @@ from speechadapt.training.catalog import task_names
 from speechadapt.training.conformer import ConformerConfig, new_extractor, new_model, save_model
 from speechadapt.training.loop import train
 from tests import synthetic
-from tests.tiny_tasks import TINY, base_folder, base_words, short
+from tests.tiny_tasks import TINY, base_folder, base_words, diffusion_folder, short
 
 RECIPES = recipe_names()
 FOLDER = shipped_folder("recipes")
-ADAPTED = ("adapt", "classify")  # tasks that name an adapter method
+ADAPTED = ("adapt", "classify", "clean")  # tasks that name an adapter method
 TAUGHT = ("distil", "bridge")  # tasks that start from whole models and leave an adapter
 
 
@@ -73,9 +73,10 @@ def small(recipe: str, pack: Path, start: Path) -> list[str]:
     words = [f"recipe={recipe}", f"data.root={pack}", *TINY[task], *short(task)]
     if lines["task"] in ADAPTED:
         tiny = asdict(method(str(lines["method"])).tiny)
-        base = start if task == "adapt" else base_folder(start, "ast")
+        family = {"classify": "ast", "clean": "w2v_bert"}.get(task)
+        base = start if family is None else base_folder(start, family)
         words += [f"base={base}", *(f"adapter.{key}={_word(tiny[key])}" for key in tiny)]
-    if lines["task"] in TAUGHT:
+    if lines["task"] in (*TAUGHT, "vocoder"):
         words += base_words(start, str(lines["task"]))
     return [*words, *_models(lines, start)]
 
@@ -83,9 +84,11 @@ def small(recipe: str, pack: Path, start: Path) -> list[str]:
 def _models(lines: Mapping[str, object], start: Path) -> list[str]:
     """Return the words that name a tiny Conformer where a recipe names a trained model."""
     # An encoder-decoder starts from one of its own kind, which is not at hand here.
-    init = start if lines["task"] == "ctc" else ""
-    named = {"init": init, "teacher": start}
-    return [f"{key}={value}" for key, value in named.items() if key in lines]
+    init = {"ctc": start, "diffusion": diffusion_folder(start.parent)}.get(str(lines["task"]), "")
+    # A vocoder reads the features as they are where no trained cleaner is at hand.
+    named = {"init": init, "teacher": start, "cleaner": "", "start": ""}
+    heard = [f"encoder={start}"] if lines["task"] == "diffusion" else []
+    return [*(f"{key}={value}" for key, value in named.items() if key in lines), *heard]
 
 
 def _word(value: object) -> object:

@@ -27,6 +27,7 @@ from speechadapt.adapters.blocks import (
     check_frames,
     check_width,
 )
+from speechadapt.adapters.branch import Branch
 from speechadapt.adapters.spec import Adapter, Context, Method
 from speechadapt.core.limits import Count, Probability
 from speechadapt.core.shapes import Frames
@@ -83,6 +84,10 @@ class HoulsbyAdapter(Adapter):
         """Return `y` and what the bottleneck makes of it."""
         changed: Tensor = y + self.bottleneck(y)
         return changed
+
+    def branch(self) -> Branch | None:
+        """Return the bottleneck (see `Adapter.branch`)."""
+        return self.bottleneck.branch("output")
 
 
 def parameters(site: Site, config: HoulsbyConfig) -> int:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from speechadapt.adapters.branch import Branch
 from speechadapt.adapters.lowrank import (
     Factors,
     KernelDelta,
@@ -98,6 +99,15 @@ class LoraAdapter(LowRankAdapter):
             y.reshape(-1, y.shape[-1]), narrow.flatten(0, -2), change.up.t(), alpha=self.scale
         )
         return total.reshape(y.shape)
+
+    def branch(self) -> Branch | None:
+        """Return the product at a linear map (see `Adapter.branch`)."""
+        change = self.change
+        drops = self.dropout and self.training
+        if isinstance(change, KernelDelta) or change.conv is not None or drops:
+            return None
+        bias = None if change.bias is None else self.scale * change.bias
+        return Branch("input", change.down, self.scale * change.up, shift=bias)
 
     def delta(self, module: nn.Module) -> WeightDelta:
         """Return the change of weight and bias (see `LowRankAdapter`)."""

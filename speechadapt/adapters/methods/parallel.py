@@ -32,6 +32,7 @@ from speechadapt.adapters.blocks import (
     check_frames,
     check_square,
 )
+from speechadapt.adapters.branch import Branch
 from speechadapt.adapters.spec import Adapter, Context, Method
 from speechadapt.core.limits import Count, Probability, Range
 from speechadapt.encoders.sites import Site
@@ -108,6 +109,10 @@ class ParallelAdapter(Adapter):
         bent = inner.activation(inner.down(inner.dropout(inner.norm(x))))
         weight, bias = self.fixed * inner.up.weight, self.fixed * inner.up.bias
         return y + functional.linear(bent, weight, bias)
+
+    def branch(self) -> Branch | None:
+        """Return the scaled bottleneck (see `Adapter.branch`)."""
+        return self.bottleneck.branch("input", self.fixed if self.scale is None else self.scale)
 
 
 def _count(site: Site, config: ParallelConfig) -> int:

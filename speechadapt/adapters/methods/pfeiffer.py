@@ -31,6 +31,7 @@ from speechadapt.adapters.blocks import (
     check_square,
     check_width,
 )
+from speechadapt.adapters.branch import Branch
 from speechadapt.adapters.spec import Adapter, Context, Method
 from speechadapt.core.errors import ConfigError, SiteError
 from speechadapt.core.limits import Count, Probability
@@ -100,6 +101,12 @@ class PfeifferAdapter(Adapter):
         kept = stream if self.residual == "stream" else y
         changed: Tensor = kept + self.bottleneck(read)
         return changed
+
+    def branch(self) -> Branch | None:
+        """Return the bottleneck, unless it adds to the stream (see `Adapter.branch`)."""
+        if self.residual == "stream":
+            return None
+        return self.bottleneck.branch("sum" if self.taps else "output")
 
 
 def _check_stream(site: Site, config: PfeifferConfig, taps: bool) -> None:

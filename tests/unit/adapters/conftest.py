@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from speechadapt.adapters.attach import active, attach
+from speechadapt.adapters.catalog import method as method_of
 from speechadapt.adapters.handle import Handle
 from speechadapt.encoders.base import Encoder
 from speechadapt.encoders.catalog import load_encoder
@@ -41,3 +43,37 @@ def move() -> Callable[[Handle], None]:
                 )
 
     return act
+
+
+@pytest.fixture
+def trained() -> Callable[..., list[Handle]]:
+    """Attach adapters of one method under several names, each as after a training of its own."""
+
+    def make(
+        encoder: Encoder, method: str = "parallel", names: str = "abc", **options: object
+    ) -> list[Handle]:
+        handles = []
+        for seed, name in enumerate(names):
+            torch.manual_seed(seed)
+            options = {"config": method_of(method).tiny, "activate": False, **options}
+            handle = attach(encoder, method, name=name, **options)
+            handle.module.eval().requires_grad_(False)
+            with torch.no_grad():
+                for parameter in handle.parameters():
+                    parameter += 0.1 * torch.randn(parameter.shape)
+            handles.append(handle)
+        return handles
+
+    return make
+
+
+@pytest.fixture
+def frames(clips: list[Tensor]) -> Callable[..., Tensor]:
+    """Encode the clips with these adapters."""
+
+    @torch.no_grad()
+    def run(encoder: Encoder, names: object, **more: object) -> Tensor:
+        with active(encoder, names, **more):  # type: ignore[arg-type]
+            return encoder.encode(clips)[0]
+
+    return run

@@ -192,3 +192,12 @@ def test_a_tilt_changes_low_against_high_bands_by_so_many_decibels() -> None:
         assert np.abs(slope).max() <= 6.0 + 1e-5
         assert slope[0] != 0
         assert tilted[0].mean() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_room_may_say_where_its_direct_path_is() -> None:
+    click = np.zeros(400, dtype=np.float32)
+    click[100] = 1.0
+    response = np.zeros(60, dtype=np.float32)
+    response[[5, 30]] = [0.5, 1.0]
+    assert set(np.flatnonzero(np.abs(reverberate(click, response)) > 1e-3)) == {75, 100}
+    assert set(np.flatnonzero(np.abs(reverberate(click, response, 5)) > 1e-3)) == {100, 125}

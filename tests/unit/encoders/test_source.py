@@ -141,3 +141,14 @@ def test_progress_bars_are_put_back_as_they_were():
             pass
         assert not logging.is_progress_bar_enabled()
     assert logging.is_progress_bar_enabled()
+
+
+def test_a_smaller_configuration_leaves_weights_unread_without_a_word(folder, capfd):
+    config = ASTModel.config_class.from_pretrained(folder)
+    config.num_hidden_layers = 1
+    model = load_weights(ASTModel, folder, torch.float32, config)
+    whole = load_weights(ASTModel, folder, torch.float32)
+    assert len(model.state_dict()) < len(whole.state_dict())
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, whole.state_dict()[name])
+    assert "UNEXPECTED" not in "".join(capfd.readouterr())

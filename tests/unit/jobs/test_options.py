@@ -57,6 +57,19 @@ def test_decoder_options_join_named_ones_and_free_ones():
     }
 
 
+def test_what_a_diffusion_decoder_is_asked_goes_to_it_alone_where_it_is_asked():
+    asked = TranscribeOptions(num_candidates=5, num_steps=2, select="rover", keep_candidates=True)
+    assert asked.decoder_options == {
+        "num_candidates": 5,
+        "num_steps": 2,
+        "select": "rover",
+        "keep_candidates": True,
+        "word_timestamps": False,
+    }
+    with pytest.raises(ConfigError, match="--num-steps must be 1 or more, got 0"):
+        TranscribeOptions(num_steps=0)
+
+
 def test_the_failure_limit_is_a_number_or_a_share():
     assert TranscribeOptions().failure_limit(200) is None
     assert TranscribeOptions(max_failures="7").failure_limit(200) == 7

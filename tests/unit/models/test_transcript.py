@@ -125,3 +125,12 @@ def test_the_transcripts_json_has_text_language_and_segments():
 )
 def test_times_fall_on_a_grid_of_two_hundredths(seconds, rounded):
     assert round_time(seconds) == pytest.approx(rounded, abs=1e-9)
+
+
+def test_candidates_stand_in_the_json_where_there_are_some():
+    listed = [{"text": "on", "confidence": 0.9}, {"text": "in", "confidence": 0.4}]
+    heard = Hypothesis("on", details={"candidates": listed})
+    (row,) = assemble([Piece(0.0, 1.0, heard)], 1.0).to_json()["segments"]
+    assert row["candidates"] == listed
+    (plain,) = assemble([Piece(0.0, 1.0, Hypothesis("on"))], 1.0).to_json()["segments"]
+    assert "candidates" not in plain

@@ -23,6 +23,15 @@ def test_any_script_is_written_by_the_rules_of_its_language() -> None:
     assert spell(said("", "en")) == ""
 
 
+def test_mandarin_is_written_in_pinyin_where_that_is_asked_for() -> None:
+    spell = Speller(language="zh-Latn-pinyin")
+    assert spell(said("抄写。", "zh")) == "chao xie"
+    assert spell.language_of([said("抄写", "zh")]) == "zh-Latn-pinyin"
+    assert Speller()(said("行列!OK", "zh-Latn-pinyin")) == "hang lie ok"
+    with pytest.raises(DataError, match="the lexicon has"):
+        spell(said("龘", "zh"))
+
+
 def test_one_language_is_told_from_several() -> None:
     spell = Speller()
     assert spell.language_of([said("a", "ar"), said("b", "ar")]) == "ar"

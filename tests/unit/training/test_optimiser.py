@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from speechadapt.training.objective import Group
-from speechadapt.training.optimiser import Muon, make_optimizer, orthogonal_factor
+from speechadapt.training.optimiser import Muon, clip_norms, make_optimizer, orthogonal_factor
 from speechadapt.training.state import load_checkpoint, save_checkpoint
 
 
@@ -145,6 +145,24 @@ def test_a_checkpoint_holds_the_momentum(tmp_path: Path) -> None:
         optimizer.step()
     expected = straight.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in resumed.state_dict().items())
+
+
+def test_parts_are_clipped_apart_and_the_whole_norm_is_returned() -> None:
+    module = nn.ModuleDict({"one": nn.Linear(1, 1, bias=False), "two": nn.Linear(1, 1, bias=False)})
+    sizes = {"one": 3.0, "two": 4.0}
+
+    def put() -> None:
+        for name, size in sizes.items():
+            module[name].weight.grad = torch.tensor([[size]])
+
+    put()
+    assert clip_norms(module, ("two.",), 2.0) == pytest.approx(5.0)
+    found = [module[name].weight.grad.item() for name in sizes]
+    assert found == pytest.approx([2.0, 2.0], rel=1e-5)
+    put()
+    assert clip_norms(module, (), 2.5) == pytest.approx(5.0)
+    found = [module[name].weight.grad.item() for name in sizes]
+    assert found == pytest.approx([1.5, 2.0], rel=1e-5)
 
 
 def _layer() -> Tensor:

@@ -1,0 +1,1 @@
+"""The kinds of composition, one file each; the folder is their catalogue."""

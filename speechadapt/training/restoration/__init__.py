@@ -1,0 +1,1 @@
+"""What the training of restorers has in common: clean speech, its degradation, adversaries."""

@@ -1,0 +1,50 @@
+"""The verb `evaluate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+from speechadapt.cli.evaluate import app
+from speechadapt.core.errors import ConfigError
+
+
+def run(*words: str | Path) -> str:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    random = np.random.default_rng(0)
+    for side in ("ref", "deg"):
+        (tmp_path / side).mkdir()
+        signal = 0.1 * random.standard_normal(8000)
+        soundfile.write(tmp_path / side / "a.wav", signal.astype(np.float32), 16000)
+    return tmp_path / "ref", tmp_path / "deg"
+
+
+def test_scores_come_as_a_table_or_as_json(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    text = run("restoration", *folders, "--score", "none", "--per-item", rows)
+    assert "| lsd_db |" in text
+    assert "Means over 1 files" in text
+    found = json.loads(run("restoration", *folders, "--score", "none", "--json"))
+    assert found["scores"]["lsd_db"]["degraded"]["mean"] > 1.0
+    assert "pesq" not in found["scores"]
+    row = json.loads(rows.read_text())
+    assert row["id"] == "a"
+    assert row["scores"]["lsd_db"] == found["scores"]["lsd_db"]["degraded"]["mean"]
+
+
+def test_an_unknown_score_names_the_near_one(folders: tuple[Path, Path]) -> None:
+    with pytest.raises(ConfigError, match="Did you mean pesq"):
+        run("restoration", *folders, "--score", "pesk")

@@ -1,0 +1,31 @@
+"""Discriminators: how many, what they look at, and that all of them learn."""
+
+from __future__ import annotations
+
+import torch
+
+from speechadapt.core.bind import bind
+from speechadapt.restoration.discriminators import DiscriminatorConfig, Discriminators, _folded
+
+TINY = DiscriminatorConfig(scales=2, scale_channels=4, periods=(2, 3), period_channels=1)
+
+
+def test_each_scale_and_period_judges_with_its_layers() -> None:
+    torch.manual_seed(0)
+    judges = Discriminators(TINY)
+    found = judges(torch.randn(3, 1000))
+    assert [len(one.features) for one in found] == [6, 6, 5, 5]
+    assert all(one.verdict.shape[:2] == (3, 1) for one in found)
+    assert found[1].verdict.shape[2] < found[0].verdict.shape[2]
+    sum(one.verdict.sum() for one in found).backward()
+    assert all(one.grad is not None for one in judges.parameters())
+
+
+def test_a_period_lays_its_samples_in_columns() -> None:
+    found = _folded(torch.arange(8.0)[None], 3)
+    assert found[0, 0].tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 0]]
+
+
+def test_settings_are_checked() -> None:
+    assert "there must be a scale" in bind(DiscriminatorConfig, {"scales": 0, "periods": []})[1][0]
+    assert "periods must be 1" in bind(DiscriminatorConfig, {"periods": [0]})[1][0]
