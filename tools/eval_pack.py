@@ -1,7 +1,7 @@
 """Score a model on the named sets of the data pack and print the table of the README.
 
-Usage: eval_pack.py --model NAME_OR_FOLDER [--data ROOT] [--split dev|test] [--sets NAME ...]
-                    [--beam N] [--lm FILE] [--option NAME=VALUE] [--output FILE]
+Usage: eval_pack.py --model NAME_OR_FOLDER [--adapter FOLDER] [--data ROOT] [--split dev|test]
+                    [--sets NAME ...] [--beam N] [--lm FILE] [--option NAME=VALUE] [--output FILE]
 
 The pack's folder comes from --data or SPEECHADAPT_DATA. Under the table each set says how many of
 its texts and speakers also occur in the training splits. Choose settings on dev; look at test once.
@@ -269,6 +269,7 @@ def describe_command(arguments: argparse.Namespace) -> str:
     """Return the command that repeats the measurement, without the places of one machine."""
     words = ["--model", str(arguments.model), "--split", arguments.split]
     words += ["--sets", *arguments.sets] if arguments.sets else []
+    words += ["--adapter", str(arguments.adapter)] if arguments.adapter is not None else []
     words += ["--beam", str(arguments.beam)] if arguments.beam is not None else []
     words += ["--lm", str(arguments.lm)] if arguments.lm is not None else []
     words += [word for text in arguments.option for word in ("--option", text)]
@@ -280,6 +281,7 @@ def describe_command(arguments: argparse.Namespace) -> str:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="bundled model, folder or hub id")
+    parser.add_argument("--adapter", type=Path, help="folder of a saved adapter for that model")
     parser.add_argument("--data", type=Path, help="the pack's folder (default: SPEECHADAPT_DATA)")
     parser.add_argument("--split", choices=sorted(SETS), default="dev")
     parser.add_argument("--sets", nargs="+", default=[], metavar="NAME", help="only these sets")
@@ -306,7 +308,9 @@ def main(words: Sequence[str] | None = None) -> int:
         data_root(arguments.data)
         choose_sets(arguments.split, arguments.sets, None)  # a wrong name fails before loading
         options = decoder_options(arguments)
-        recogniser = load(arguments.model, device=arguments.device, **options)
+        recogniser = load(
+            arguments.model, adapter=arguments.adapter, device=arguments.device, **options
+        )
         sets = choose_sets(arguments.split, arguments.sets, recogniser.language)
         found = report(arguments, recogniser, sets)
     except SpeechadaptError as error:

@@ -97,13 +97,11 @@ def load(
         decoder: `ctc`, `whisper_ar` or `diffusion` (means `mini-diffusion` where no model is
             named); None takes the one the folder's architecture names, or the head that came with
             `adapter`.
-        adapter: Folder of a saved adapter, a saved head or both, or of a saved composition, for
-            this model; or a composition of such folders, as `fuse(digits, orders)` or
-            `auto(index)` (see `adapters.composition`).
+        adapter: Folder of a saved adapter, head or composition for this model; or a composition
+            of such folders, as `fuse(digits, orders)` (see `adapters.composition`).
         options: The decoder's options (`CtcOptions`, `WhisperOptions`, `DiffusionOptions`),
-            `padding=full|native` for Whisper, `decoder_model`, the model that a bridge leads to,
-            and `encoder_model`, the one that a diffusion decoder hears with, where they are not
-            found under their own names.
+            `padding=full|native` for Whisper, `decoder_model` that a bridge leads to, and
+            `encoder_model` that a diffusion decoder hears with, where not found by their names.
 
     Raises:
         CatalogError: No such model or decoder, or an architecture nobody reads.
@@ -114,10 +112,9 @@ def load(
         >>> recogniser = speechadapt.load("mini-usm")  # doctest: +SKIP
         >>> recogniser.transcribe("talk.flac").text  # doctest: +SKIP
     """
+    where = {"device": device, "dtype": dtype, "revision": revision, "offline": offline}
     if adapter is not None:
-        where = {"device": device, "dtype": dtype, "revision": revision, "offline": offline}
         return _load_adapted(name, str(adapter), where, decoder, options)
-    from speechadapt.decoders.catalog import decoder_class, decoder_for
     from speechadapt.models.recogniser import Recogniser
 
     decoder = _SHORT_NAMES.get(decoder or "", decoder)
@@ -125,22 +122,30 @@ def load(
         name = _DIFFUSION_MODEL
     folder = find_model(name, revision=revision, offline=offline)
     config = _read_config(folder)
-    kind = decoder_for(config) if decoder is None else decoder_class(decoder)
-    if decoder is not None and not kind.claims(config):
-        raise ConfigError(
-            f"decoder '{decoder}' was asked of {folder.name}, whose architecture is "
-            f"{config.get('architectures')}."
-        )
+    kind = _decoder_kind(folder, config, decoder)
     if kind.name == "masked_diffusion":
-        where = {"device": device, "dtype": dtype, "offline": offline}
         return _load_hearing(folder, str(name), config, where, options)
     language = _language(folder)
     with quiet_loading():
         parts = kind.from_folder(folder, _decoder_options(kind.name, options, language))
-    # The folder is the encoder's name here, so both read the weights of one place.
     encoder = _encoder(folder, str(options.get("padding", "full")), dtype, device)
     shown = default_model() if name is None else str(name)
     return Recogniser(shown, encoder, _placed(parts, dtype, device), language, margin_of(folder))
+
+
+def _decoder_kind(folder: Path, config: Mapping[str, Any], asked: str | None) -> type[Decoder]:
+    """Return the decoder that was asked for, or the one that a folder's architecture names."""
+    from speechadapt.decoders.catalog import decoder_class, decoder_for
+
+    if asked is None:
+        return decoder_for(config)
+    kind = decoder_class(asked)
+    if not kind.claims(config):
+        raise ConfigError(
+            f"decoder '{asked}' was asked of {folder.name}, whose architecture is "
+            f"{config.get('architectures')}."
+        )
+    return kind
 
 
 def _load_hearing(

@@ -92,6 +92,8 @@ def _models(lines: Mapping[str, object], start: Path) -> list[str]:
 
 
 def _word(value: object) -> object:
+    if isinstance(value, tuple):
+        return f"[{','.join(map(str, value))}]"
     return "null" if value is None else value
 
 
