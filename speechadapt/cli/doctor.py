@@ -33,6 +33,7 @@ PAIR = ("torch", "torchaudio")  # built for one another: mended together or not 
 MODULES = {
     "hydra-core": "hydra",
     "huggingface-hub": "huggingface_hub",
+    "scikit-learn": "sklearn",
     "silero-vad": "silero_vad",
 }
 
