@@ -33,6 +33,8 @@ class AugmentConfig:
     Args:
         speed: Lowest and highest playback factor (pitch, formants and tempo together).
         speed_prob: Probability of a changed speed.
+        trim_prob: Probability that the quiet before and after the speech is cut off, as in
+            recordings that are cut tight.
         band_limit_prob: Probability of a telephone-like band (resampled through 8 kHz).
         noise_prob: Probability of added noise.
         snr_db: Lowest and highest signal-to-noise ratio.
@@ -52,6 +54,7 @@ class AugmentConfig:
 
     speed: PositiveInterval = (0.85, 1.18)
     speed_prob: Probability = 0.8
+    trim_prob: Probability = 0.0
     band_limit_prob: Probability = 0.3
     noise_prob: Probability = 0.4
     snr_db: Interval = (5.0, 30.0)
@@ -127,6 +130,26 @@ def fit_length(signal: Signal, length: int) -> Signal:
     return np.asarray(np.pad(signal, (0, length - len(signal))), dtype=np.float32)
 
 
+def trim_quiet(signal: Signal, sample_rate: int, below_db: float = 30.0) -> Signal:
+    """Cut off what lies before the first and after the last 10 ms near the loudest ones.
+
+    Args:
+        signal: Mono samples.
+        sample_rate: Hz.
+        below_db: Stretches this far below the loudest one count as quiet.
+
+    Returns:
+        A part of the signal, never empty unless the signal is.
+    """
+    step = max(1, sample_rate // 100)
+    whole = len(signal) // step
+    if whole < 2:
+        return signal
+    power = np.mean(signal[: whole * step].reshape(whole, step) ** 2, axis=1)
+    loud = np.flatnonzero(power >= np.max(power) * 10 ** (-below_db / 10))
+    return signal[int(loud[0]) * step : (int(loud[-1]) + 1) * step]
+
+
 def augment_signal(
     signal: Signal,
     sample_rate: int,
@@ -135,7 +158,7 @@ def augment_signal(
     noises: Sequence[Signal] = (),
     responses: Sequence[Signal] = (),
 ) -> Signal:
-    """Apply speed, room, noise, band limit and gain, each with its probability, in that order.
+    """Apply trim, speed, room, noise, band limit and gain, each with its probability, in that order.
 
     Args:
         signal: Mono samples.
@@ -148,6 +171,8 @@ def augment_signal(
     Returns:
         A new signal; its length differs where the speed changed.
     """
+    if config.trim_prob and random.random() < config.trim_prob:
+        signal = trim_quiet(signal, sample_rate)
     if random.random() < config.speed_prob:
         signal = change_speed(signal, float(random.uniform(*config.speed)))
     if responses and random.random() < config.reverb_prob:

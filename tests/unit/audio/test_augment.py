@@ -16,6 +16,7 @@ from speechadapt.audio.augment import (
     fit_length,
     mask_features,
     reverberate,
+    trim_quiet,
     warp_features,
 )
 
@@ -201,3 +202,18 @@ def test_a_room_may_say_where_its_direct_path_is() -> None:
     response[[5, 30]] = [0.5, 1.0]
     assert set(np.flatnonzero(np.abs(reverberate(click, response)) > 1e-3)) == {75, 100}
     assert set(np.flatnonzero(np.abs(reverberate(click, response, 5)) > 1e-3)) == {100, 125}
+
+
+def test_trimming_keeps_the_speech_and_nothing_beside_it() -> None:
+    speech = tone(300.0)[: RATE // 2]
+    hiss = 1e-3 * random(1).standard_normal(RATE // 4).astype(np.float32)
+    padded = np.concatenate([hiss, speech, hiss])
+    found = trim_quiet(padded, RATE)
+    assert abs(len(found) - len(speech)) <= RATE // 50
+    assert np.array_equal(found, padded[len(hiss) : len(hiss) + len(found)])
+
+
+def test_trimming_leaves_silence_and_a_few_samples_alone() -> None:
+    silence = np.zeros(RATE, dtype=np.float32)
+    assert len(trim_quiet(silence, RATE)) == RATE
+    assert len(trim_quiet(silence[:100], RATE)) == 100
