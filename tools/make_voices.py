@@ -2,10 +2,11 @@
 
 Usage: make_voices.py --output FOLDER [--data ROOT] [--sentences 500] [--strings 250] [--seed 1]
 
-Writes FOLDER/audio/voices/train/*.opus and FOLDER/manifests/voices.jsonl in the pack's form; copy or
-link both into the data root to train on `voices`. Needs the programs `flite` and `espeak-ng`. Texts are
-the words of the digit, command and wake corpora, strings of digits, the coffee orders of the training
-split and new ones made by exchanging the values of their slots, but for those that dev or test hold.
+Writes FOLDER/audio/voices/train/*.opus and FOLDER/manifests/voices.jsonl in the pack's form; copy
+or link both into the data root to train on `voices`. Needs the programs `flite` and `espeak-ng`.
+Texts are the words of the digit, command and wake corpora, strings of digits, the coffee orders of
+the training split and new ones made by exchanging the values of their slots, but for those that dev
+or test hold.
 """
 
 from __future__ import annotations
@@ -197,9 +198,8 @@ def main() -> int:
     manifest = arguments.output / "manifests/voices.jsonl"
     manifest.parent.mkdir(parents=True, exist_ok=True)
     atomic_write_text(manifest, "".join(f"{json.dumps(row)}\n" for row in rows))
-    print(
-        f"{len(rows)} clips, {sum(seconds) / 60:.1f} min, {len({r['speaker'] for r in rows})} voices"
-    )
+    voices = len({row["speaker"] for row in rows})
+    print(f"{len(rows)} clips, {sum(seconds) / 60:.1f} min, {voices} voices")
     return 0
 
 

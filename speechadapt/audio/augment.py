@@ -158,7 +158,7 @@ def augment_signal(
     noises: Sequence[Signal] = (),
     responses: Sequence[Signal] = (),
 ) -> Signal:
-    """Apply trim, speed, room, noise, band limit and gain, each with its probability, in that order.
+    """Apply trim, speed, room, noise, band limit and gain in that order, each if drawn.
 
     Args:
         signal: Mono samples.
