@@ -8,7 +8,7 @@ import numpy as np
 import soundfile
 
 from speechadapt.data.manifest import Utterance
-from speechadapt.training.own_data import Needs
+from speechadapt.training.own.data import Needs
 from tests import synthetic
 
 NEEDS = Needs(sample_rate=16000, frame_rate=50.0, longest_s=4.0)

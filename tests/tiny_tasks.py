@@ -45,6 +45,7 @@ TINY: dict[str, tuple[str, ...]] = {
         "masking.decoder_layers=1",
     ),
     "adapt": (),
+    "multitask": ("roles=[]", "prefix.cache=none"),
     "classify": (),
     "diffusion": (
         "model.dim=16",
@@ -87,6 +88,7 @@ TINY: dict[str, tuple[str, ...]] = {
         "discriminators.period_channels=1",
     ),
 }
+_BASED = ("adapt", "multitask", "clean", "vocoder")  # tasks that start from a tiny Conformer
 # Augmentation that changes nothing.
 PLAIN = AugmentConfig(
     speed_prob=0.0,
@@ -157,7 +159,7 @@ def base_words(folder: Path, task: str) -> list[str]:
         return [*models, "batch.max_s=1.5"]
     if task == "classify":
         return [f"base={base_folder(folder, 'ast')}"]
-    return [f"base={base_folder(folder)}"] if task in ("adapt", "clean", "vocoder") else []
+    return [f"base={base_folder(folder)}"] if task in _BASED else []
 
 
 def whisper_folder(folder: Path) -> Path:

@@ -1,10 +1,11 @@
-"""Kill `speechadapt transcribe` with signal 9 at random moments, resume it, and compare.
+"""Kill a job (transcribe or restore) with signal 9 at random moments, resume it, and compare.
 
 An uninterrupted run gives the time and the expected outputs. The job under test is then started and
 killed as often as asked, each time at a random moment of what the work still takes, and at last
 left alone. Outputs must be byte-identical, with no item missing or done twice in the journals.
 
     python tools/bench_kill.py --data PACK --output docs/results/kill.json
+    python tools/bench_kill.py --job restore --model FOLDER --data PACK
     python tools/bench_kill.py --quick      # a smoke run: few clips, three kills
 
 Exit code 1 where anything was lost, doubled or different.
@@ -37,13 +38,15 @@ from bench_facts import (
 from speechadapt.core.errors import JobError
 
 STATE = ".speechadapt"
+JOBS = ("transcribe", "restore")
 
 
 def start(clips: Path, output: Path, arguments: argparse.Namespace) -> subprocess.Popen[bytes]:
     """Start a job in a process of its own."""
-    command = [sys.executable, "-m", "speechadapt.cli.main", "transcribe", str(clips)]
-    command += ["-o", str(output), "--device", "cpu", "--threads", str(arguments.threads)]
-    command += ["--batch-size", "4", "--workers", str(arguments.workers)]
+    command = [sys.executable, "-m", "speechadapt.cli.main", arguments.job, str(clips)]
+    command += ["-o", str(output), "--device", "cpu", "--workers", str(arguments.workers)]
+    if arguments.job == "transcribe":  # a restoration runs one thread in each worker
+        command += ["--threads", str(arguments.threads), "--batch-size", "4"]
     command += ["--model", arguments.model] if arguments.model else []
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
@@ -145,6 +148,7 @@ def measure(arguments: argparse.Namespace, words: Sequence[str]) -> dict[str, An
     if len(moments) < arguments.kills:
         raise JobError(f"the job was over after {len(moments)} kills; take more clips.")
     details = {
+        "job": arguments.job,
         "model": public_place(arguments.model) if arguments.model else "the bundled default",
         "source": folder.source,
         "items": len(ids),
@@ -155,7 +159,10 @@ def measure(arguments: argparse.Namespace, words: Sequence[str]) -> dict[str, An
         **problems,
     }
     text = f"job of {len(ids)} clips killed {len(moments)} times"
-    facts = environment("cpu", "float32", arguments.threads, "4 clips")
+    batch, threads = "4 clips", arguments.threads
+    if arguments.job == "restore":
+        batch, threads = "1 file", arguments.workers
+    facts = environment("cpu", "float32", threads, batch)
     command = describe_command("bench_kill.py", words, pack is not None)
     figures = [figure("kill", [float(sum(problems.values()))], text)]
     return result(command, facts, figures, details, arguments.quick)
@@ -163,6 +170,7 @@ def measure(arguments: argparse.Namespace, words: Sequence[str]) -> dict[str, An
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--job", choices=JOBS, default="transcribe")
     parser.add_argument("--model", help="bundled name or folder (default: the bundled default)")
     parser.add_argument("--data", type=Path, help="the pack's folder (default: SPEECHADAPT_DATA)")
     parser.add_argument("--per-group", type=int, default=50, help="clips of each of four groups")

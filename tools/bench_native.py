@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from bench_facts import CLAIMS, describe_command, environment
+from bench_claims import CLAIMS
+from bench_facts import describe_command, environment
 from bench_facts import result as file_header
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 

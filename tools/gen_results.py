@@ -21,7 +21,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bench_facts import CLAIMS, MISSING, number, verdict
+from bench_claims import CLAIMS, number
+from bench_facts import MISSING, verdict
 
 from speechadapt.core.errors import DataError, SpeechadaptError
 from speechadapt.core.files import atomic_write_text, hash_file

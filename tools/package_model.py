@@ -23,6 +23,8 @@ from typing import Any
 
 from speechadapt.core.errors import DataError, SpeechadaptError
 from speechadapt.core.files import atomic_write_text, hash_file, read_lines
+from speechadapt.decoders.masked_diffusion.store import MODEL_TYPE, read_heard
+from speechadapt.encoders.source import fingerprint_folder
 from speechadapt.models.card import (
     Corpus,
     ModelCard,
@@ -102,6 +104,33 @@ def scores(files: Sequence[Path]) -> tuple[tuple[Score, ...], tuple[str, ...]]:
     return tuple(found), tuple(commands)
 
 
+def families(config: dict[str, Any]) -> tuple[str, str]:
+    """Return the families of encoder and decoder of a model folder.
+
+    A masked-diffusion folder holds the decoder alone and names a bundled model, whose encoder it
+    hears with.
+
+    Args:
+        config: Its `config.json`.
+
+    Raises:
+        DataError: The encoder named is not bundled, or holds other weights than were heard.
+    """
+    if config["model_type"] != MODEL_TYPE:
+        return FAMILIES[config["model_type"]]
+    heard = read_heard(config, "config.json")
+    if heard is None:
+        raise DataError("a model of text alone was to be bundled; train it on an encoder's frames.")
+    folder = PRETRAINED / heard.name
+    if not folder.is_dir() or fingerprint_folder(folder) != heard.fingerprint:
+        raise DataError(
+            f"the decoder hears with '{heard.name}', which is not bundled with those weights. "
+            "Bundle the encoder first, or train on the one that is."
+        )
+    own = json.loads((folder / "config.json").read_text())
+    return FAMILIES[own["model_type"]][0], MODEL_TYPE
+
+
 def package(arguments: argparse.Namespace) -> ModelCard:
     """Write the bundled folder and return its card."""
     from safetensors import safe_open
@@ -110,8 +139,7 @@ def package(arguments: argparse.Namespace) -> ModelCard:
     copy_run(arguments.run, target)
     ids = training_ids([arguments.run, *arguments.chain])
     atomic_write_text(target / "training_ids.txt", "".join(f"{name}\n" for name in ids))
-    config = json.loads((target / "config.json").read_text())
-    encoder, decoder = FAMILIES[config["model_type"]]
+    encoder, decoder = families(json.loads((target / "config.json").read_text()))
     with safe_open(target / "model.safetensors", "pt") as weights:
         parameters = sum(weights.get_tensor(name).numel() for name in weights.keys())
     measured, commands = scores(arguments.scores)

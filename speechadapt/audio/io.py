@@ -22,6 +22,7 @@ from typing import Literal
 
 import numpy as np
 import soxr
+from jaxtyping import Float32
 
 from speechadapt.audio.header import Header, read_header
 from speechadapt.audio.reader import Block, Reader, Region, open_reader
@@ -131,6 +132,27 @@ def decode_audio(
     )
 
 
+def decode_channels(path: Path) -> tuple[Float32[np.ndarray, "channels samples"], int]:
+    """Decode a file at its own rate, channels one above the other.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its samples and their rate in Hz; of a damaged file as far as it goes.
+
+    Raises:
+        AudioError: Nothing usable; its `reason` says which case.
+        MissingExtra: The container needs PyAV, which is not installed.
+    """
+    found = probe(path)
+    rows = [
+        np.concatenate(list(AudioStream(path, found.sample_rate, channel=channel)))
+        for channel in range(found.channels)
+    ]
+    return np.stack(rows), found.sample_rate
+
+
 def stream_audio(
     path: Path, sample_rate: int, block_s: float = 30.0, *, minimum_s: float = MINIMUM_S
 ) -> AudioStream:
@@ -160,6 +182,7 @@ class AudioStream:
         region: The part to read.
         block_s: Seconds a block.
         minimum_s: Anything shorter is an error.
+        channel: The channel to read, counted from 0; None mixes all by their mean.
 
     Attributes:
         header_s: Length of the whole file by its header; None where it states none.
@@ -176,6 +199,7 @@ class AudioStream:
         *,
         block_s: float = 30.0,
         minimum_s: float = MINIMUM_S,
+        channel: int | None = None,
     ) -> None:
         self.header_s: float | None = None
         self.decoded_s = 0.0
@@ -185,9 +209,10 @@ class AudioStream:
         self._region = region or Region()
         self._block = max(1, round(block_s * sample_rate))
         self._minimum_s = minimum_s
+        self._channel = channel
 
     def __iter__(self) -> Iterator[Signal]:
-        """Yield mono blocks at the wanted rate."""
+        """Yield blocks of one channel at the wanted rate."""
         with _opened(self._path) as (reader, header):
             self.header_s = reader.header_s
             pending: list[Signal] = []
@@ -220,7 +245,8 @@ class AudioStream:
 
     def _mixed(self, block: Block, frames: int, rate: int) -> Signal:
         with np.errstate(over="ignore", invalid="ignore"):
-            mono: Signal = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+            mixed = self._channel is None and block.shape[1] > 1
+            mono: Signal = block.mean(axis=1) if mixed else block[:, self._channel or 0]
         finite = np.isfinite(mono)
         if not finite.all():
             at = self._region.offset_s + (frames + int(np.argmin(finite))) / rate

@@ -48,6 +48,12 @@ def restoration(
         Path | None,
         typer.Option(help="Write the scores of every file to this JSONL file.", show_default=False),
     ] = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder for spectrograms of the worst and the median file.", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Score recordings against clean ones of the same names, at the clean ones' sample rate.
 
@@ -55,7 +61,7 @@ def restoration(
     length drift: means with 95 % intervals. A score that a file does not have is missing, never 0.
     """
     from speechadapt.core.files import write_lines
-    from speechadapt.metrics.quality_listener import check_listeners
+    from speechadapt.metrics.quality_pictures import draw
     from speechadapt.metrics.quality_report import (
         find_pairs,
         item_rows,
@@ -65,25 +71,26 @@ def restoration(
     )
 
     listeners = _listeners(score)
-    check_listeners(listeners)
     items = [score_pair(pair, listeners) for pair in find_pairs(reference, degraded, before)]
     if per_item is not None:
         write_lines(per_item, item_rows(items))
+    if pictures is not None:
+        draw(items, pictures)
     found = summary(items)
     print(json.dumps(found, ensure_ascii=False, indent=2) if as_json else markdown_table(found))
 
 
 def _listeners(given: list[str] | None) -> tuple[str, ...]:
     from speechadapt.core.errors import ConfigError, near_misses
-    from speechadapt.metrics.quality_listener import LISTENERS
+    from speechadapt.metrics.quality_listener import LISTENERS, check_listeners
 
-    if not given:
-        return LISTENERS
     if given == ["none"]:
         return ()
-    for name in given:
+    for name in given or ():
         if name not in LISTENERS:
             raise ConfigError(
                 f"--score '{name}' was asked for.{near_misses(name, (*LISTENERS, 'none'))}"
             )
-    return tuple(given)
+    names = tuple(given or LISTENERS)
+    check_listeners(names)
+    return names

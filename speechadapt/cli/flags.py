@@ -19,7 +19,7 @@ def command_for(
 
     Each field becomes `--field-name`; the spelling with underscores and the long names in the
     field's metadata are accepted without cluttering the help. The field `inputs` becomes the
-    positional arguments.
+    positional arguments. Fields of the class itself are listed before those it inherits.
 
     Args:
         options: A dataclass whose fields carry `help` and `names` in their metadata.
@@ -35,7 +35,7 @@ def command_for(
         raise typer.Exit(run(options(**_merge(values))))
 
     parameters: list[inspect.Parameter] = []
-    for entry in fields(options):
+    for entry in _in_order(options):
         hint = hints[entry.name]
         hint = list[str] if hint == tuple[str, ...] else hint
         parameters.append(_shown(entry, hint))
@@ -45,6 +45,16 @@ def command_for(
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {part.name: part.annotation for part in parameters}
     return command
+
+
+def _in_order(options: type[Any]) -> list[Field[Any]]:
+    """Return inputs and output, then the fields of the class itself, then those it inherits."""
+    own = options.__annotations__
+
+    def rank(entry: Field[Any]) -> int:
+        return 0 if entry.name in ("inputs", "output") else 1 if entry.name in own else 2
+
+    return sorted(fields(options), key=rank)
 
 
 def _merge(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def retry(
     offline: Annotated[bool, typer.Option(help="Never reach for the network.")] = False,
 ) -> None:
     """Try failed and partial items again, with the options the job was begun with."""
-    from speechadapt.jobs.transcribe import retry_job
+    from speechadapt.jobs.execute import retry_job
 
     raise typer.Exit(retry_job(folder, device=device, workers=workers, offline=offline))
 
@@ -69,7 +69,7 @@ def merge(
         bool, typer.Option("--allow-missing", help="Leave out items that are not done yet.")
     ] = False,
 ) -> None:
-    """Join all shards into transcripts.jsonl and one report."""
+    """Join all shards into one file of rows and one report."""
     from speechadapt.jobs.manage import merge as join
     from speechadapt.jobs.table import print_report
 

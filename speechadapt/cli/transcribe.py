@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from speechadapt.cli.flags import command_for
+from speechadapt.cli.standard_input import standard_input
 from speechadapt.jobs.options import TranscribeOptions
 
 HELP = "Transcribe files, folders and manifests."
@@ -19,12 +20,13 @@ def run(options: TranscribeOptions) -> int:
     """
     from speechadapt.jobs.transcribe import transcribe
 
-    return transcribe(options)
+    with standard_input(options) as told:
+        return transcribe(told)
 
 
 command = command_for(
     TranscribeOptions,
     run,
-    "Transcribe files, folders (recursive), globs, JSONL manifests and list files into OUT. A run "
-    "that was interrupted goes on where it stopped when it is given again.",
+    "Transcribe files, folders (recursive), globs, JSONL manifests, list files and standard input "
+    "(-) into OUT. A run that was interrupted goes on where it stopped when it is given again.",
 )

@@ -1,7 +1,7 @@
 """What a person asks of an adaptation to their own recordings, checked before anything is read.
 
 Options have the names of the task `adapt`'s settings, and two groups of their own: `check.` (see
-`training.own_data.CheckConfig`) and `split.` (see `training.own_split.SplitConfig`).
+`training.own.data.CheckConfig`) and `split.` (see `training.own.split.SplitConfig`).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from speechadapt.core.bind import bind
 from speechadapt.core.errors import ConfigError, near_misses
 from speechadapt.training.adapt_budget import Budget, parse_budget
 from speechadapt.training.catalog import task_module
-from speechadapt.training.own_data import CheckConfig
-from speechadapt.training.own_split import SplitConfig
+from speechadapt.training.own.data import CheckConfig
+from speechadapt.training.own.split import SplitConfig
 from speechadapt.training.speech import DataConfig
 
 TASK = "adapt"

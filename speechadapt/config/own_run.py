@@ -33,9 +33,9 @@ from speechadapt.training.adapt_plan import (
 )
 from speechadapt.training.adapt_text import Speller
 from speechadapt.training.catalog import task_module
-from speechadapt.training.own_data import Checked, Tick, check_rows, manifest_rows
-from speechadapt.training.own_report import about_letters, cautions, data_lines, part_lines, remarks
-from speechadapt.training.own_split import Parts, divide
+from speechadapt.training.own.data import Checked, Tick, check_rows, manifest_rows
+from speechadapt.training.own.report import about_letters, cautions, data_lines, part_lines, remarks
+from speechadapt.training.own.split import Parts, divide
 from speechadapt.training.state import latest_checkpoint
 
 MANIFEST_FILE = "data.jsonl"

@@ -35,8 +35,9 @@ def load_own(path: Path) -> list[Utterance]:
         path: The manifest.
 
     Returns:
-        Rows in its order, ids made unique, audio by absolute path; `extra` holds `corpus` and,
-        where the row names one, `split`.
+        Rows in its order, ids made unique, audio by absolute path; `extra` holds `corpus` (the
+        row's `task` where it names one, else the manifest's name) and, where the row names one,
+        `split`.
 
     Raises:
         DataError: The manifest cannot be read or is malformed, or a row names an unknown split.
@@ -130,7 +131,7 @@ def read_own(row: Utterance, sample_rate: int) -> tuple[NDArray[np.float32], int
 
 
 def _placed(row: Utterance, folder: Path, corpus: str) -> Utterance:
-    extra = {**row.extra, "corpus": corpus}
+    extra = {**row.extra, "corpus": row.extra.get("task") or corpus}
     if extra.get("split") is None:
         extra.pop("split", None)
     else:

@@ -86,11 +86,11 @@ def _frame(words: Sequence[str], slots: Mapping[str, object]) -> Frame | None:
         owner[start : start + len(value)] = [name] * len(value)
     frame: list[str | None] = []
     names: list[str] = []
-    for word, name in zip(words, owner, strict=True):
-        if name is None:
+    for word, slot in zip(words, owner, strict=True):
+        if slot is None:
             frame.append(word)
-        elif name not in names:
-            names.append(name)
+        elif slot not in names:
+            names.append(slot)
             frame.append(None)
     return tuple(frame), tuple(names)
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from speechadapt.core.files import sync_folder
+from speechadapt.core.files import sync_file, sync_folder
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,12 @@ class ItemFiles:
 
     Args:
         id: The item's id.
-        files: Content by path relative to the output folder.
+        files: Content by path relative to the output folder: a text, or a finished file on the
+            same file system, which is moved.
     """
 
     id: str
-    files: Mapping[str, str]
+    files: Mapping[str, str | Path]
 
 
 def commit(output: Path, staging: Path, items: Sequence[ItemFiles]) -> dict[str, str]:
@@ -46,10 +47,14 @@ def commit(output: Path, staging: Path, items: Sequence[ItemFiles]) -> dict[str,
     staged: list[tuple[str, Path, Path]] = []
     for item in items:
         for name, content in item.files.items():
-            temporary = staging / str(len(staged))
+            made = isinstance(content, Path)
+            temporary = Path(content) if made else staging / str(len(staged))
             staged.append((item.id, temporary, output / name))
             try:
-                _write_durably(temporary, content)
+                if made:
+                    sync_file(temporary)
+                else:
+                    _write_durably(temporary, str(content))
             except OSError as error:
                 problems[item.id] = f"cannot write '{name}': {error}"
     folders: set[Path] = set()

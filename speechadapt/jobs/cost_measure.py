@@ -19,7 +19,7 @@ _SECONDS = 20.0
 class Restores(Protocol):
     """What a restorer is asked here."""
 
-    def restore(self, waveforms: Signal, sample_rate: int) -> Signal:
+    def restore(self, waveforms: Signal, sample_rate: int, /) -> Signal:
         """Restore a recording."""
         ...
 

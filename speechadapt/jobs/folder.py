@@ -22,7 +22,8 @@ from typing import Any
 
 from speechadapt.core.errors import FingerprintError, JobError
 from speechadapt.core.files import atomic_write_json, hash_json
-from speechadapt.jobs.options import TranscribeOptions
+from speechadapt.jobs.job_options import JobOptions
+from speechadapt.jobs.kind import KINDS, Kind, kind_named
 
 STATE = ".speechadapt"
 _ORPHAN_WAIT_S = 30.0
@@ -45,6 +46,7 @@ class JobFolder:
         self.failed = self.state / "failed.jsonl"
         self.summary = self.state / "summary.json"
         self.transcripts = output / "transcripts.jsonl"
+        self.restored = output / "restored.jsonl"
         self.locks = self.state / "locks"
 
     def exists(self) -> bool:
@@ -133,7 +135,16 @@ class JobFolder:
             )
         return False
 
-    def read_request(self) -> TranscribeOptions:
+    def kind(self) -> Kind:
+        """Return the kind of the job that was begun here; of one that names none, the first.
+
+        Raises:
+            JobError: job.json cannot be read, or names a job that this release does not know.
+        """
+        named = self.read_identity().get("job", KINDS[0]) if self.exists() else KINDS[0]
+        return kind_named(str(named))
+
+    def read_request(self) -> JobOptions:
         """Return the options of the last run.
 
         Raises:
@@ -141,7 +152,7 @@ class JobFolder:
         """
         try:
             row = json.loads(self.request.read_text(encoding="utf-8"))
-            return TranscribeOptions(**{name: _thaw(value) for name, value in row.items()})
+            return self.kind().options(**{name: _thaw(value) for name, value in row.items()})
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise JobError(f"'{self.request}' cannot be read: {error}.") from error
 

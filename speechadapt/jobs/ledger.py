@@ -51,7 +51,7 @@ class Record:
         speech_s: Seconds of speech by the voice activity detector; None where it did not run.
         covered_s: Seconds of that speech that the text covers.
         outputs: Files written, relative to the output folder.
-        row: The item's row of `transcripts.jsonl`.
+        row: The item's row among the job's rows (`transcripts.jsonl`).
     """
 
     id: str

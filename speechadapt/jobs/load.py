@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from speechadapt.core.errors import ConfigError
+from speechadapt.jobs.job_options import JobOptions
 from speechadapt.jobs.options import TranscribeOptions
 from speechadapt.jobs.recognise import Recogniser
 
@@ -28,9 +29,10 @@ def load_recogniser(options: TranscribeOptions, threads: int | None = None) -> R
     Raises:
         SpeechadaptError: The model cannot be found or loaded, or an option does not fit it.
     """
-    hook = os.environ.get(LOADER)
-    if hook:
-        return _load_by_hook(hook, options)
+    hooked = load_by_hook(options)
+    if hooked is not None:
+        made: Recogniser = hooked
+        return made
     import torch
 
     from speechadapt.core.seed import seed_everything
@@ -39,7 +41,10 @@ def load_recogniser(options: TranscribeOptions, threads: int | None = None) -> R
     if threads is not None:
         torch.set_num_threads(threads)
     seed_everything("transcribe", options.seed)
-    return load(options.model, **load_arguments(options))
+    loaded: object = load(options.model, **load_arguments(options))
+    if not isinstance(loaded, Recogniser):
+        raise ConfigError(f"'{options.model}' writes no text; `speechadapt restore` takes it.")
+    return loaded
 
 
 def load_arguments(options: TranscribeOptions) -> dict[str, Any]:
@@ -100,13 +105,23 @@ def chosen_dtype(name: str) -> str:
     return "float32" if name == "auto" else name
 
 
-def _load_by_hook(hook: str, options: TranscribeOptions) -> Recogniser:
+def load_by_hook(options: JobOptions) -> Any:
+    """Return what stands in for the model by `SPEECHADAPT_LOADER`; None where nothing does.
+
+    Args:
+        options: What was asked for.
+
+    Raises:
+        ConfigError: The variable names no function.
+    """
     import runpy
 
+    hook = os.environ.get(LOADER)
+    if not hook:
+        return None
     path, _, name = hook.rpartition(":")
     try:
         maker = runpy.run_path(path)[name]
     except (OSError, KeyError) as error:
         raise ConfigError(f"{LOADER} must be file.py:function, got {hook!r}.") from error
-    made: Recogniser = maker(options)
-    return made
+    return maker(options)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from speechadapt.core.errors import JobError
 from speechadapt.jobs.folder import JobFolder
+from speechadapt.jobs.kind import Kind
 from speechadapt.jobs.ledger import Ledger, Record
 from speechadapt.jobs.plan import Plan, read_plan
-from speechadapt.jobs.report import Report, Totals, current_records, finish, write_transcripts
+from speechadapt.jobs.report import Report, Totals, current_records, finish, write_rows
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def open_job(output: Path) -> tuple[JobFolder, Plan]:
     folder.check_exists()
     plan, _ = read_plan(folder.plan)
     if plan is None:
-        raise JobError(f"the job in '{output}' has no plan yet; run `transcribe` again.")
+        raise JobError(f"the job in '{output}' has no plan yet; run `{folder.kind().name}` again.")
     return folder, plan
 
 
@@ -59,9 +60,9 @@ def count(output: Path) -> Totals:
 def verify(output: Path) -> list[Finding]:
     """Read every output again and compare it with the ledger.
 
-    Checks that each item is done once, that its outputs are there, not empty where a text was
-    recognised, and readable as what they are, and that `transcripts.jsonl` holds the ledger's rows
-    in plan order.
+    Checks that each item is done once, that its outputs are there, not empty where there should be
+    something, and readable as what they are, and that the job's rows are those of the ledger in
+    plan order.
 
     Returns:
         What is wrong; empty where all is well.
@@ -70,7 +71,7 @@ def verify(output: Path) -> list[Finding]:
         JobError: There is no such job.
     """
     folder, plan = open_job(output)
-    ledger = Ledger(folder.journal)
+    ledger, kind = Ledger(folder.journal), folder.kind()
     findings: list[Finding] = []
     rows: list[str] = []
     records = current_records(plan, ledger)
@@ -78,16 +79,16 @@ def verify(output: Path) -> list[Finding]:
         if record is None:
             findings.append(Finding(item.id, "not done"))
             continue
-        findings += [Finding(item.id, text) for text in _check_outputs(output, record)]
+        findings += [Finding(item.id, text) for text in _check_outputs(kind, output, record)]
         rows.append(json.dumps(dict(record.row), ensure_ascii=False))
     findings += _check_twice(ledger)
     if len(rows) == len(plan.items):
-        findings += _check_transcripts(folder.transcripts, rows)
+        findings += _check_rows(kind.rows(folder), rows)
     return findings
 
 
 def merge(output: Path, missing_allowed: bool = False) -> Report:
-    """Join the journals of all shards into `transcripts.jsonl`, `failed.jsonl` and the summary.
+    """Join the journals of all shards into the job's rows, `failed.jsonl` and the summary.
 
     Args:
         output: The job's output folder.
@@ -106,34 +107,20 @@ def merge(output: Path, missing_allowed: bool = False) -> Report:
     with folder.lock("report", wait_s=60.0):
         report = finish(folder, plan, folder.read_identity()["options"]["normaliser"])
         if totals.pending:
-            write_transcripts(folder.transcripts, plan, Ledger(folder.journal))
+            write_rows(folder.kind().rows(folder), plan, Ledger(folder.journal))
     return report
 
 
-def _check_outputs(output: Path, record: Record) -> list[str]:
+def _check_outputs(kind: Kind, output: Path, record: Record) -> list[str]:
     problems = []
     for name in record.outputs:
-        path = output / name
         try:
-            text = path.read_text(encoding="utf-8", errors="surrogateescape")
+            problem = kind.check_output(output / name, record)
         except OSError as error:
-            problems.append(f"'{name}' cannot be read: {error.strerror}")
-            continue
-        if record.row.get("pred_text") and not text.strip():
-            problems.append(f"'{name}' is empty")
-        elif path.suffix == ".json" and not _is_json(text):
-            problems.append(f"'{name}' is not JSON")
-        elif path.suffix == ".vtt" and not text.startswith("WEBVTT"):
-            problems.append(f"'{name}' is not WebVTT")
+            problem = f"cannot be read: {error.strerror}"
+        if problem is not None:
+            problems.append(f"'{name}' {problem}")
     return problems
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _check_twice(ledger: Ledger) -> list[Finding]:
@@ -143,7 +130,7 @@ def _check_twice(ledger: Ledger) -> list[Finding]:
     ]
 
 
-def _check_transcripts(path: Path, rows: list[str]) -> list[Finding]:
+def _check_rows(path: Path, rows: list[str]) -> list[Finding]:
     try:
         found = path.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:

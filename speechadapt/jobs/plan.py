@@ -18,11 +18,11 @@ from speechadapt.core.files import read_lines, write_lines
 
 @dataclass(frozen=True)
 class PlanItem:
-    """One thing to transcribe.
+    """One recording, or a stretch of one, that a job has to do.
 
     Args:
         id: A name that is unique in the job.
-        audio_filepath: The path as `transcripts.jsonl` gives it.
+        audio_filepath: The path as the job's rows give it.
         path: Where the audio is.
         stem: Outputs' path relative to the output folder, without a format's suffix.
         key: Size and time of change of the file, so that a changed file is done again.
@@ -63,7 +63,7 @@ class PlanItem:
 
 @dataclass(frozen=True)
 class Batch:
-    """Items that are decoded together.
+    """Items that are done together.
 
     Args:
         index: Number in the plan.

@@ -14,10 +14,10 @@ from typing import Any
 
 from speechadapt.core.files import atomic_write_json
 from speechadapt.jobs.folder import JobFolder
+from speechadapt.jobs.job_options import JobOptions
+from speechadapt.jobs.kind import Kind, kind_named
 from speechadapt.jobs.ledger import Ledger
-from speechadapt.jobs.load import load_recogniser
 from speechadapt.jobs.measure import FileFacts, Selection, measure_files, planned_item, settle
-from speechadapt.jobs.options import TranscribeOptions
 from speechadapt.jobs.plan import (
     Limits,
     Plan,
@@ -27,11 +27,7 @@ from speechadapt.jobs.plan import (
     read_plan,
     write_plan,
 )
-from speechadapt.jobs.recognise import Recogniser
 from speechadapt.jobs.scan import scan
-
-# Packages whose change may change what is heard, beside those the model names itself.
-_VERSIONS = ("speechadapt", "silero-vad", "soundfile", "soxr")
 
 
 @dataclass(frozen=True)
@@ -42,15 +38,20 @@ class Job:
         options: What was asked for.
         folder: Where its state lies.
         plan: Its plan.
-        recogniser: The model; None where workers load their own.
+        model: The model; None where workers load their own.
         shard: This part counted from 0, and the number of parts.
     """
 
-    options: TranscribeOptions
+    options: JobOptions
     folder: JobFolder
     plan: Plan
-    recogniser: Recogniser | None
+    model: Any
     shard: tuple[int, int]
+
+    @property
+    def kind(self) -> Kind:
+        """What is done to the items."""
+        return kind_named(self.options.job)
 
     @property
     def shard_name(self) -> str:
@@ -72,7 +73,7 @@ class Job:
 
 
 def prepare_job(
-    options: TranscribeOptions, folder: JobFolder, shard: tuple[int, int], rescan: bool = True
+    options: JobOptions, folder: JobFolder, shard: tuple[int, int], rescan: bool = True
 ) -> Job:
     """Find the items while the model loads, check the fingerprint, read or write the plan.
 
@@ -87,38 +88,39 @@ def prepare_job(
         FingerprintError: The folder holds a job with other options.
     """
     find = _scan if rescan else partial(_look_again, folder)
+    kind = kind_named(options.job)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="scan") as executor:
         finding = executor.submit(find, options)
-        recogniser = load_recogniser(_for_driver(options), worker_threads(options))
+        model = kind.load(_for_driver(options), worker_threads(options))
         items, facts = finding.result()
-    selection = Selection(options.min_duration_s, options.max_duration_s, recogniser.window_s)
+    limits = kind.limits(options, model)
+    selection = Selection(options.min_duration_s, options.max_duration_s, limits.window_s)
     planned = [settle(item, known, selection) for item, known in zip(items, facts, strict=True)]
-    limits = Limits(options.batch_size, options.batch_s, recogniser.window_s)
     if options.dry_run:
-        return Job(options, folder, make_plan(planned, limits), recogniser, shard)
+        return Job(options, folder, make_plan(planned, limits), model, shard)
     with folder.lock("plan", wait_s=600.0):
         if options.overwrite:
             clear(folder)
-        folder.claim(identity_of(options, recogniser))
+        folder.claim(identity_of(options, model))
         atomic_write_json(folder.request, asdict(options))
         plan = _settle_plan(folder, planned, limits)
     serial = options.engine_name == "serial"
-    return Job(options, folder, plan, recogniser if serial else None, shard)
+    return Job(options, folder, plan, model if serial else None, shard)
 
 
-def identity_of(options: TranscribeOptions, recogniser: Recogniser) -> dict[str, Any]:
+def identity_of(options: JobOptions, model: Any) -> dict[str, Any]:
     """Return everything that changes a job's outputs, JSON types only.
 
     Args:
         options: What was asked for.
-        recogniser: The model.
+        model: What the kind of job loaded; says its own `fingerprint()`.
     """
     from importlib.metadata import version
 
     identity = {
-        "job": "transcribe",
-        "versions": {name: version(name) for name in _VERSIONS},
-        "model": recogniser.fingerprint(),
+        "job": options.job,
+        "versions": {name: version(name) for name in kind_named(options.job).packages},
+        "model": model.fingerprint(),
         "options": options.identity(),
     }
     # As it will be read back, so that a tuple and a list do not differ.
@@ -126,7 +128,7 @@ def identity_of(options: TranscribeOptions, recogniser: Recogniser) -> dict[str,
     return plain
 
 
-def worker_threads(options: TranscribeOptions) -> int | None:
+def worker_threads(options: JobOptions) -> int | None:
     """Return the CPU threads of one worker: an equal part of all."""
     if options.threads is None:
         return None if options.workers == 1 else max(1, (os.cpu_count() or 1) // options.workers)
@@ -135,14 +137,15 @@ def worker_threads(options: TranscribeOptions) -> int | None:
 
 def clear(folder: JobFolder) -> None:
     """Forget a job's state; its fingerprint goes last, so that half a wipe is never resumed."""
-    folder.transcripts.unlink(missing_ok=True)
+    for path in (folder.transcripts, folder.restored):
+        path.unlink(missing_ok=True)
     for path in (folder.journal, folder.plan):
         shutil.rmtree(path, ignore_errors=True)
     for path in (folder.failed, folder.summary, folder.job):
         path.unlink(missing_ok=True)
 
 
-def _scan(options: TranscribeOptions) -> tuple[list[PlanItem], list[FileFacts]]:
+def _scan(options: JobOptions) -> tuple[list[PlanItem], list[FileFacts]]:
     output = Path(options.output)
     found = scan(options.inputs, output, include=options.include, exclude=options.exclude)
     for problem in found.problems:
@@ -151,9 +154,7 @@ def _scan(options: TranscribeOptions) -> tuple[list[PlanItem], list[FileFacts]]:
     return items, measure_files(items)
 
 
-def _look_again(
-    folder: JobFolder, options: TranscribeOptions
-) -> tuple[list[PlanItem], list[FileFacts]]:
+def _look_again(folder: JobFolder, options: JobOptions) -> tuple[list[PlanItem], list[FileFacts]]:
     """Take the plan's failed items and read their files' headers again."""
     plan, _ = read_plan(folder.plan)
     entries = Ledger(folder.journal).entries
@@ -162,7 +163,7 @@ def _look_again(
     return items, measure_files(items)
 
 
-def _for_driver(options: TranscribeOptions) -> TranscribeOptions:
+def _for_driver(options: JobOptions) -> JobOptions:
     """Leave the accelerator to the workers where they load models of their own."""
     return options if options.engine_name == "serial" else replace(options, device="cpu")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from speechadapt.jobs.ledger import STATUSES, Ledger, Record
 from speechadapt.jobs.plan import Plan
 from speechadapt.jobs.speed import RunSpeed
 from speechadapt.metrics.bootstrap import Interval, bootstrap_ratio
-from speechadapt.metrics.wer import CorpusScore, EditCounts, Pair, score_pairs
+from speechadapt.metrics.wer import CorpusScore, EditCounts
 
 
 @dataclass
@@ -102,9 +102,11 @@ class Report:
         output: The output folder.
         totals: Sums over the items.
         score: Scores against references; None where there are none.
-        speed: How fast this run was; None where it transcribed nothing.
+        speed: How fast this run was; None where nothing went through the model.
         complete: Whether every item of the plan has a journal line.
         interrupted: Whether the run was asked to stop.
+        more: What the kind of job adds, as JSON types.
+        more_lines: The same for a person, as names and texts.
     """
 
     output: Path
@@ -113,6 +115,8 @@ class Report:
     speed: RunSpeed | None
     complete: bool
     interrupted: bool = False
+    more: Mapping[str, Any] = field(default_factory=dict)
+    more_lines: Sequence[tuple[str, str]] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON types."""
@@ -121,6 +125,7 @@ class Report:
             "interrupted": self.interrupted,
             **self.totals.to_json(),
             "score": None if self.score is None else score_json(self.score),
+            **self.more,
             "speed": None if self.speed is None else self.speed.to_json(),
             "output": str(self.output),
         }
@@ -133,7 +138,7 @@ def finish(
     speed: RunSpeed | None = None,
     interrupted: bool = False,
 ) -> Report:
-    """Write `failed.jsonl`, `summary.json` and, once every item is done, `transcripts.jsonl`.
+    """Write `failed.jsonl`, `summary.json` and, once every item is done, the job's rows.
 
     Args:
         folder: The job.
@@ -145,23 +150,31 @@ def finish(
     Returns:
         The report that was written.
     """
-    ledger = Ledger(folder.journal)
+    ledger, kind = Ledger(folder.journal), folder.kind()
     totals = Totals(items=len(plan.items))
-    pairs: list[Pair] = []
+    figures = kind.figures(normaliser)
     failed: list[dict[str, Any]] = []
     for record in current_records(plan, ledger):
         if record is None:
             totals.pending += 1
             continue
         totals.add(record)
+        figures.add(record)
         if record.status in ("failed", "partial"):
             failed.append(_failed_row(record))
-        if record.status != "skipped" and record.row.get("text") is not None:
-            pairs.append(_pair(record))
-    if totals.pending == 0:
-        write_transcripts(folder.transcripts, plan, ledger)
-    score = score_pairs(pairs, normaliser) if pairs else None
-    report = Report(folder.output, totals, score, speed, totals.pending == 0, interrupted)
+    complete = totals.pending == 0
+    if complete:
+        write_rows(kind.rows(folder), plan, ledger)
+    report = Report(
+        output=folder.output,
+        totals=totals,
+        score=figures.score(),
+        speed=speed,
+        complete=complete,
+        interrupted=interrupted,
+        more=figures.to_json(),
+        more_lines=figures.lines(),
+    )
     write_lines(folder.failed, failed)
     atomic_write_json(folder.summary, report.to_json())
     return report
@@ -174,7 +187,7 @@ def current_records(plan: Plan, ledger: Ledger) -> Iterator[Record | None]:
         yield record if record is not None and record.key == item.key else None
 
 
-def write_transcripts(path: Path, plan: Plan, ledger: Ledger) -> None:
+def write_rows(path: Path, plan: Plan, ledger: Ledger) -> None:
     """Write the rows of all items that have one, in plan order, whole or not at all.
 
     Args:
@@ -249,8 +262,3 @@ def _failed_row(record: Record) -> dict[str, Any]:
         "reason": record.reason,
         "message": record.message,
     }
-
-
-def _pair(record: Record) -> Pair:
-    row = record.row
-    return Pair(record.id, row["text"], row.get("pred_text"), row.get("speaker"), row.get("lang"))

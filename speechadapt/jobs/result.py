@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import fsum
+from pathlib import Path
 from typing import Any
 
 from speechadapt.audio.span import Span
@@ -29,8 +30,8 @@ class Result:
     Args:
         item: The item.
         status: See `ledger.STATUSES`.
-        row: Its row of `transcripts.jsonl`.
-        files: Contents by path relative to the output folder.
+        row: Its row among the job's rows (`transcripts.jsonl`).
+        files: Contents, or finished files, by path relative to the output folder.
         reason: See `ledger.REASONS`; None where nothing is wrong.
         message: What was found, for a person.
         flags: Reasons for doubt.
@@ -38,6 +39,7 @@ class Result:
         model_audio_s: Seconds of it that the model heard.
         decode_s: Seconds of reading and decoding.
         model_s: Seconds of the model.
+        write_s: Seconds of making its files, beside those of putting them in place.
         speech_s: Seconds of speech; None where nobody looked.
         covered_s: Seconds of speech under text; None where nobody looked.
     """
@@ -45,7 +47,7 @@ class Result:
     item: PlanItem
     status: Status
     row: Mapping[str, Any]
-    files: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str | Path] = field(default_factory=dict)
     reason: str | None = None
     message: str = ""
     flags: tuple[str, ...] = ()
@@ -53,6 +55,7 @@ class Result:
     model_audio_s: float = 0.0
     decode_s: float = 0.0
     model_s: float = 0.0
+    write_s: float = 0.0
     speech_s: float | None = None
     covered_s: float | None = None
 
@@ -157,7 +160,7 @@ def recording_result(
 def failed_result(
     item: PlanItem, problem: Problem, audio_s: float = 0.0, decode_s: float = 0.0
 ) -> Result:
-    """Finish an item that has no transcript.
+    """Finish an item that has no outputs.
 
     Args:
         item: The item.

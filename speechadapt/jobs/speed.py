@@ -11,8 +11,8 @@ from math import fsum
 from pathlib import Path
 from typing import Any
 
+from speechadapt.jobs.job_options import JobOptions
 from speechadapt.jobs.load import chosen_device, chosen_dtype
-from speechadapt.jobs.options import TranscribeOptions
 from speechadapt.jobs.run import UnitResult
 from speechadapt.metrics.speed import Environment, describe_environment
 
@@ -119,13 +119,13 @@ def measure(
     )
 
 
-def describe_run(options: TranscribeOptions) -> Environment:
+def describe_run(options: JobOptions) -> Environment:
     """Say what a run was measured on.
 
     Args:
         options: What was asked for.
     """
-    batch = f"<= {options.batch_size} clips and {options.batch_s:g} s"
+    batch = options.batch_note
     if "torch" not in sys.modules:
         threads = options.threads or 1
         return Environment(options.device, options.dtype, threads, batch, "not loaded")

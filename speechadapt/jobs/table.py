@@ -49,6 +49,7 @@ def lines(report: Report) -> Iterator[tuple[str, str]]:
         yield "flags", ", ".join(f"{count} {name}" for name, count in sorted(totals.flags.items()))
     if report.score is not None:
         yield from _score_lines(report.score)
+    yield from report.more_lines
     if totals.watched:
         yield "coverage", _coverage(report)
     if report.speed is not None:

@@ -1,210 +1,90 @@
-"""The transcription job: prepare, run, report."""
+"""The transcription job: recordings become texts."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-import sys
-from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
-from math import fsum
+import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from speechadapt.core.errors import ConfigError, JobError
-from speechadapt.engines.base import Engine, Worker
-from speechadapt.engines.process import ProcessEngine
-from speechadapt.engines.serial import SerialEngine
-from speechadapt.jobs.folder import JobFolder
-from speechadapt.jobs.interrupts import Interrupts
-from speechadapt.jobs.ledger import Entry, Journal, Ledger
-from speechadapt.jobs.options import TranscribeOptions, parse_shard
-from speechadapt.jobs.plan import PlanItem
-from speechadapt.jobs.prepare import Job, prepare_job, say, worker_threads
-from speechadapt.jobs.progress import Tally, make_progress
-from speechadapt.jobs.report import Report, finish
-from speechadapt.jobs.run import Policy, Run, RunStats, assign
-from speechadapt.jobs.speed import describe_run, measure
-from speechadapt.jobs.worker import TranscribeWorker, WorkerSetup, start_worker
+from speechadapt.jobs.execute import run_job
+from speechadapt.jobs.figures import TextFigures
+from speechadapt.jobs.load import load_recogniser
+from speechadapt.jobs.options import TranscribeOptions
+from speechadapt.jobs.plan import Limits, PlanItem
+from speechadapt.jobs.worker import TranscribeWorker
 
-EXIT_OK, EXIT_FAILED_ITEMS, EXIT_LIMIT, EXIT_INTERRUPTED = 0, 3, 4, 130
+if TYPE_CHECKING:
+    from speechadapt.jobs.folder import JobFolder
+    from speechadapt.jobs.job_worker import WorkerSetup
+    from speechadapt.jobs.ledger import Record
+    from speechadapt.jobs.recognise import Recogniser
 
 
 def transcribe(options: TranscribeOptions, rescan: bool = True) -> int:
-    """Run a transcription job, print its report, and return the exit code.
+    """Run a transcription job, print its report, and return the exit code (see `run_job`).
 
     Args:
         options: What was asked for.
         rescan: Whether to look at the inputs again; otherwise the plan's items are taken.
 
-    Returns:
-        0 all well; 3 some items failed; 4 too many failed; 130 or 143 interrupted and resumable.
-
     Raises:
         FingerprintError: The output folder holds a job with other options.
         SpeechadaptError: The inputs, the model or the job folder cannot be used.
     """
-    if not options.output:
-        raise ConfigError("-o names the folder for the outputs; none was given.")
-    shard = parse_shard(options.shard, dict(os.environ))
-    if options.overwrite and shard[1] > 1:
-        raise ConfigError(
-            "--overwrite would wipe the work of the other shards; use it without --shard."
-        )
-    folder = JobFolder(Path(options.output))
-    with Interrupts(say) as interrupts:
-        try:
-            return _transcribe(options, folder, shard, rescan, interrupts)
-        except KeyboardInterrupt:
-            return interrupts.exit_code or EXIT_INTERRUPTED
+    return run_job(options, rescan)
 
 
-def retry_job(output: Path, **changes: Any) -> int:
-    """Try the failed and partial items of a job again, with the options it was last run with.
+class Transcription:
+    """What sets transcription apart from other jobs (see `kind.Kind`)."""
 
-    Args:
-        output: The job's output folder.
-        changes: Options that may differ between runs of one job.
+    name = "transcribe"
+    options = TranscribeOptions
+    packages = ("speechadapt", "silero-vad", "soundfile", "soxr")
 
-    Returns:
-        The exit code of `transcribe`.
+    def rows(self, folder: JobFolder) -> Path:
+        """Return the file of the transcripts."""
+        return folder.transcripts
 
-    Raises:
-        JobError: There is no such job.
-    """
-    folder = JobFolder(output)
-    folder.check_exists()
-    options = folder.read_request()
-    changes = {"retry_failed": True, "overwrite": False, "dry_run": False, "shard": None} | changes
-    return transcribe(replace(options, output=str(output), **changes), rescan=False)
+    def load(self, options: TranscribeOptions, threads: int | None) -> Recogniser:
+        """Load the recogniser; see `load.load_recogniser`."""
+        return load_recogniser(options, threads)
 
+    def limits(self, options: TranscribeOptions, model: Recogniser) -> Limits:
+        """Return what a batch may hold."""
+        return Limits(options.batch_size, options.batch_s, model.window_s)
 
-def print_plan(job: Job) -> None:
-    """Print what would be done: items, hours, batches, where outputs go."""
-    items, batches = job.mine(), job.plan.batches
-    hours = fsum(item.audio_s for item in items) / 3600
-    skipped = sum(bool(item.skip) for item in items)
-    long = sum(batch.long for batch in batches)
-    print(
-        f"{len(items)} items, {hours:.2f} h of audio, {skipped} left out; {len(batches)} batches, "
-        f"{long} of them one long recording each; output: {job.folder.output}"
-    )
-    for batch in batches:
-        first, *more = (job.plan.items[place] for place in batch.items)
-        longest = max(item.audio_s for item in (first, *more))
-        others = f" and {len(more)} more" if more else ""
-        print(f"  batch {batch.index}: {first.id}{others}, up to {longest:.2f} s")
+    def outputs(self, options: TranscribeOptions, item: PlanItem) -> tuple[str, ...]:
+        """Return a file for each format."""
+        return tuple(f"{item.stem}.{name}" for name in options.format_names)
 
+    def worker(
+        self, setup: WorkerSetup, model: Recogniser, number: int, locked: bool
+    ) -> TranscribeWorker:
+        """Build a worker."""
+        return TranscribeWorker(setup, model, number, locked)
 
-def _transcribe(
-    options: TranscribeOptions,
-    folder: JobFolder,
-    shard: tuple[int, int],
-    rescan: bool,
-    interrupts: Interrupts,
-) -> int:
-    with contextlib.ExitStack() as locks:
-        if not options.dry_run:
-            name = f"{shard[0] + 1}-of-{shard[1]}"
-            locks.enter_context(folder.lock("driver", shared=shard[1] > 1))
-            locks.enter_context(folder.lock(f"driver-{name}"))
-            folder.wait_for_orphans(None if shard[1] == 1 else name)
-        job = prepare_job(options, folder, shard, rescan)
-        if options.dry_run:
-            print_plan(job)
-            return EXIT_OK
-        stats, report = _run(job, interrupts)
-    return _exit_code(job, stats, report, interrupts)
+    def check_output(self, path: Path, record: Record) -> str | None:
+        """Say whether a text is missing where something was recognised, or is not what it is."""
+        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        if record.row.get("pred_text") and not text.strip():
+            return "is empty"
+        if path.suffix == ".json" and not _is_json(text):
+            return "is not JSON"
+        if path.suffix == ".vtt" and not text.startswith("WEBVTT"):
+            return "is not WebVTT"
+        return None
+
+    def figures(self, normaliser: str) -> TextFigures:
+        """Return the scores of what was recognised."""
+        return TextFigures(normaliser)
 
 
-def _run(job: Job, interrupts: Interrupts) -> tuple[RunStats, Report]:
-    options, folder = job.options, job.folder
-    ledger = Ledger(folder.journal)
-    mine = job.mine()
-    again = _failed_before(mine, ledger) if options.retry_failed else frozenset()
-    done = _done(job, mine, ledger) - again
-    todo = frozenset(item.id for item in mine) - done
-    staging = folder.state / "staging"
-    for leftover in staging.glob(f"{job.shard_name}-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    limit = 0 if options.on_error == "stop" else options.failure_limit(len(mine))
-    tally = Tally(
-        items=len(mine),
-        audio_s=fsum(item.audio_s for item in mine),
-        items_done=len(done),
-        audio_done_s=fsum(item.audio_s for item in mine if item.id in done),
-        failed=len(_failed_before(mine, ledger) & done),
-    )
-    progress = make_progress(options.json_progress)
-    journal = Journal(folder.journal / f"{job.shard_name}-driver.jsonl")
-    engine, factory = _engine(job)
-    policy = Policy(options.timeout, limit, lambda: interrupts.caught is not None)
-    run = Run(engine, factory, journal, policy, progress, tally)
+KIND = Transcription()
+
+
+def _is_json(text: str) -> bool:
     try:
-        run.skip(item for item in mine if item.skip and item.id in todo)
-        run.execute(assign(job.plan, ledger.entries, todo, again, job.shard))
-    finally:
-        progress.close(tally)
-        journal.close()
-    environment = describe_run(options)
-    speed = measure(run.stats.results, options.workers, environment)
-    with folder.lock("report", wait_s=60.0):
-        report = finish(folder, job.plan, options.normaliser, speed, interrupts.caught is not None)
-    return run.stats, report
-
-
-def _engine(job: Job) -> tuple[Engine, Callable[[int], Worker]]:
-    options = job.options
-    setup = WorkerSetup(options, job.plan.limits, job.shard_name, worker_threads(options))
-    if options.engine_name == "process":
-        return ProcessEngine(options.workers), partial(start_worker, setup)
-    recogniser = job.recogniser
-    if recogniser is None:
-        raise JobError("the serial engine has no model.")
-    return SerialEngine(), lambda number: TranscribeWorker(setup, recogniser, number)
-
-
-def _done(job: Job, items: list[PlanItem], ledger: Ledger) -> frozenset[str]:
-    """Return the ids of items with a journal line for their present content and all outputs."""
-    formats = job.options.format_names
-
-    def is_done(item: PlanItem, entry: Entry | None) -> bool:
-        if entry is None or entry.key != item.key:
-            return False
-        if entry.status in ("failed", "skipped"):
-            return True
-        return all((job.folder.output / f"{item.stem}.{name}").is_file() for name in formats)
-
-    return frozenset(item.id for item in items if is_done(item, ledger.entries.get(item.id)))
-
-
-def _failed_before(items: list[PlanItem], ledger: Ledger) -> frozenset[str]:
-    failed = ("failed", "partial")
-    entries = ((item, ledger.entries.get(item.id)) for item in items)
-    return frozenset(
-        item.id for item, entry in entries if entry is not None and entry.status in failed
-    )
-
-
-def _exit_code(job: Job, stats: RunStats, report: Report, interrupts: Interrupts) -> int:
-    _show(report, job.options)
-    if interrupts.exit_code is not None:
-        say("interrupted; the same command goes on where it stopped.")
-        return interrupts.exit_code
-    if stats.limit_hit:
-        say(f"stopped after {stats.failed} failed items; the same command goes on.")
-        return EXIT_LIMIT
-    return EXIT_FAILED_ITEMS if report.totals.failed else EXIT_OK
-
-
-def _show(report: Report, options: TranscribeOptions) -> None:
-    if options.json_progress:
-        import json
-
-        print(json.dumps({"event": "summary", **report.to_json()}), flush=True)
-        return
-    from speechadapt.jobs.table import print_report
-
-    print_report(report, sys.stdout)
+        json.loads(text)
+    except ValueError:
+        return False
+    return True

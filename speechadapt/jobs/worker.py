@@ -1,68 +1,28 @@
-"""The worker of a transcription: decodes audio ahead, runs the model, writes, then journals."""
+"""The worker of a transcription: decodes audio ahead, runs the model on batches."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from math import fsum
-from pathlib import Path
 from typing import Any
 
 from speechadapt.audio.vad import SpeechDetector, speech_detector
 from speechadapt.engines.base import Unit
-from speechadapt.jobs.commit import ItemFiles, commit
-from speechadapt.jobs.folder import JobFolder
-from speechadapt.jobs.ledger import Journal, Ledger, Record
+from speechadapt.jobs.job_worker import JobWorker, WorkerSetup
 from speechadapt.jobs.listen import CUT_S, Clip, find_speech, read_clip
-from speechadapt.jobs.load import device_of, load_recogniser
 from speechadapt.jobs.long import transcribe_recording
 from speechadapt.jobs.options import TranscribeOptions
-from speechadapt.jobs.plan import Limits, PlanItem
+from speechadapt.jobs.plan import PlanItem
 from speechadapt.jobs.recognise import Failure, Recogniser, recognise
 from speechadapt.jobs.result import Result, clip_result, recording_result
-from speechadapt.jobs.rows import make_row
-from speechadapt.jobs.run import Assignment, ItemDone, UnitResult
+from speechadapt.jobs.run import Assignment
 
 _READERS = 4
 
 
-@dataclass(frozen=True)
-class WorkerSetup:
-    """What a worker needs to start; picklable.
-
-    Args:
-        options: What was asked for.
-        limits: What a batch may hold.
-        shard: Names the driver in journals and locks (`1-of-1`).
-        threads: CPU threads of this worker; None as torch does.
-    """
-
-    options: TranscribeOptions
-    limits: Limits
-    shard: str
-    threads: int | None = None
-
-    @property
-    def folder(self) -> JobFolder:
-        """The job's folder."""
-        return JobFolder(Path(self.options.output))
-
-
-def start_worker(setup: WorkerSetup, number: int) -> TranscribeWorker:
-    """Load the model and start a worker in a process of its own.
-
-    Args:
-        setup: What it needs.
-        number: The worker's number.
-    """
-    options = replace(setup.options, device=device_of(setup.options.device, number))
-    recogniser = load_recogniser(options, setup.threads)
-    return TranscribeWorker(setup, recogniser, number, locked=True)
-
-
-class TranscribeWorker:
+class TranscribeWorker(JobWorker):
     """Transcribes assignments (see `engines.base.Worker`).
 
     Args:
@@ -75,18 +35,11 @@ class TranscribeWorker:
     def __init__(
         self, setup: WorkerSetup, recogniser: Recogniser, number: int, locked: bool = False
     ) -> None:
-        self._setup, self._recogniser, self._number = setup, recogniser, number
-        self._folder = setup.folder
-        name = f"{setup.shard}-worker-{number}"
-        self._lock = self._folder.lock(f"workers-{setup.shard}", shared=True) if locked else None
-        if self._lock is not None:
-            self._lock.__enter__()
-        self._staging = self._folder.state / "staging" / name
-        self._journal = Journal(self._folder.journal / f"{name}.jsonl")
+        super().__init__(setup, number, locked)
+        self._recogniser = recogniser
         self._detector = _detector(setup.options, recogniser)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="read")
         self._formats = setup.options.format_names
-        self._first = True
 
     def prepare(self, unit: Unit) -> list[Clip]:
         """Decode the clips of a batch and look for speech in them; nothing for a long recording."""
@@ -96,41 +49,15 @@ class TranscribeWorker:
         clips = list(self._readers.map(self._read, assignment.items))
         return clips if self._detector is None else find_speech(clips, self._detector)
 
-    def process(self, unit: Unit, prepared: list[Clip]) -> UnitResult:
-        """Transcribe an assignment, write its outputs, journal it."""
-        assignment: Assignment = unit.payload
-        known: Mapping[str, ItemDone] = {}
-        if unit.attempt > 1 or assignment.recheck:
-            known = _already_done(Ledger(self._folder.journal), assignment)
-        assignment = replace(assignment, todo=assignment.todo.difference(known))
+    def work(self, assignment: Assignment, prepared: list[Clip]) -> list[Result]:
+        """Transcribe a whole batch, whatever part of it is still to be written."""
         if assignment.long:
-            results = [self._transcribe_long(item) for item in assignment.items]
-        else:
-            results = self._transcribe_clips(prepared)
-        written = [result for result in results if result.item.id in assignment.todo]
-        began = time.perf_counter()
-        records = self._write(written, assignment, unit.attempt)
-        write_s = time.perf_counter() - began
-        audio_s = fsum(result.model_audio_s for result in results)
-        first = self._first and audio_s > 0
-        self._first = self._first and not first
-        done = tuple(ItemDone(record.id, record.status, record.audio_s) for record in records)
-        return UnitResult(
-            items=(*known.values(), *done),
-            worker=self._number,
-            audio_s=audio_s,
-            decode_s=fsum(result.decode_s for result in results),
-            model_s=fsum(result.model_s for result in results),
-            write_s=write_s,
-            first=first,
-        )
+            return [self._transcribe_long(item) for item in assignment.items]
+        return self._transcribe_clips(prepared)
 
-    def close(self) -> None:
-        """Close the journal and let go of the lock."""
+    def release(self) -> None:
+        """End the reading threads."""
         self._readers.shutdown()
-        self._journal.close()
-        if self._lock is not None:
-            self._lock.__exit__(None, None, None)
 
     def _read(self, item: PlanItem) -> Clip:
         window_s = self._setup.limits.window_s
@@ -167,54 +94,6 @@ class TranscribeWorker:
         recording = transcribe_recording(item, self._recogniser, self._detector, self._setup.limits)
         watched = self._detector is not None
         return recording_result(item, recording, self._formats, self._recogniser.language, watched)
-
-    def _write(
-        self, results: Sequence[Result], assignment: Assignment, attempt: int
-    ) -> list[Record]:
-        files = [ItemFiles(result.item.id, result.files) for result in results if result.files]
-        problems = commit(self._folder.output, self._staging, files)
-        records = []
-        for result in results:
-            attempts = assignment.attempts.get(result.item.id, 0) + attempt
-            problem = problems.get(result.item.id)
-            records.append(_record(result, attempts, problem))
-        if records:
-            self._journal.append(records)
-        return records
-
-
-def _record(result: Result, attempts: int, problem: str | None) -> Record:
-    item = result.item
-    if problem is not None:
-        row = make_row(item, "failed", reason="WRITE", duration=result.audio_s or None)
-        return Record(item.id, item.key, "failed", "WRITE", problem, attempts=attempts, row=row)
-    return Record(
-        id=item.id,
-        key=item.key,
-        status=result.status,
-        reason=result.reason,
-        message=result.message,
-        flags=result.flags,
-        attempts=attempts,
-        audio_s=round(result.audio_s, 4),
-        decode_s=round(result.decode_s, 4),
-        model_s=round(result.model_s, 4),
-        speech_s=result.speech_s,
-        covered_s=result.covered_s,
-        outputs=tuple(result.files),
-        row=result.row,
-    )
-
-
-def _already_done(ledger: Ledger, assignment: Assignment) -> dict[str, ItemDone]:
-    keys = {item.id: item.key for item in assignment.items}
-    done = {}
-    for name in assignment.todo:
-        entry = ledger.entries.get(name)
-        newer = entry is not None and entry.attempts > assignment.attempts.get(name, 0)
-        if entry is not None and newer and entry.key == keys[name]:
-            done[name] = ItemDone(name, entry.status, entry.audio_s)
-    return done
 
 
 def _detector(options: TranscribeOptions, recogniser: Recogniser) -> SpeechDetector | None:

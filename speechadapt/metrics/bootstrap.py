@@ -136,13 +136,13 @@ def _bracket(
     resamples: int,
     seed: int,
 ) -> Interval:
-    unit, names = _clusters(len(above), speakers)
-    above, below = _sum_by(names, above), _sum_by(names, below)
+    unit, names = clusters_of(len(above), speakers)
+    above, below = sum_by(names, above), sum_by(names, below)
     known = None if speakers is None or None in speakers else len(set(speakers))
     low = high = estimate = math.nan
     if below.sum() > 0:
         estimate = float(above.sum() / below.sum())
-        ratios = _resample(above, below, resamples, generator("bootstrap", seed))
+        ratios = resampled(above, below, resamples, generator("bootstrap", seed))
         tail = (1 - level) / 2
         low, high = (float(end) for end in np.nanquantile(ratios, (tail, 1 - tail)))
     return Interval(estimate, low, high, level, unit, len(above), known, resamples, seed)
@@ -174,25 +174,45 @@ def _checked(
     return above, below
 
 
-def _clusters(items: int, speakers: Sequence[str | None] | None) -> tuple[str, NDArray[np.int64]]:
-    """Return what to draw and the cluster number of each item, in order of first appearance."""
+def clusters_of(items: int, speakers: Sequence[str | None] | None) -> tuple[str, NDArray[np.int64]]:
+    """Return what to draw and the cluster number of each item, in order of first appearance.
+
+    Args:
+        items: How many there are.
+        speakers: One name per item; speakers are drawn where all are known and two differ.
+    """
     if speakers is None or None in speakers or len(set(speakers)) < 2:
         return "item", np.arange(items)
     numbers = {name: number for number, name in enumerate(dict.fromkeys(speakers))}
     return "speaker", np.asarray([numbers[name] for name in speakers], dtype=np.int64)
 
 
-def _sum_by(names: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+def sum_by(names: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the sum of the values of every cluster.
+
+    Args:
+        names: Cluster number of each item.
+        values: One per item.
+    """
     return np.bincount(names, weights=values).astype(np.float64)
 
 
-def _resample(
+def resampled(
     above: NDArray[np.float64],
     below: NDArray[np.float64],
     resamples: int,
     random: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """Draw clusters with replacement, in blocks so that memory stays bounded."""
+    """Return ratios of sums over clusters drawn with replacement.
+
+    Draws are made in blocks, so that memory stays bounded.
+
+    Args:
+        above: One value per cluster.
+        below: One value per cluster.
+        resamples: How often to draw.
+        random: The same numbers draw the same clusters.
+    """
     ratios = np.empty(resamples)
     block = max(1, _BLOCK_CELLS // len(above))
     for start in range(0, resamples, block):

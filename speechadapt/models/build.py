@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from speechadapt.audio.margin import SETTINGS_FILE
 from speechadapt.core.errors import CatalogError, CheckpointError, ConfigError, near_misses
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from speechadapt.encoders.base import Encoder
     from speechadapt.models.bridged import Bridge
     from speechadapt.models.recogniser import Recogniser
+    from speechadapt.models.restorer import Restorer
 
 _PRETRAINED = Path(__file__).parents[1] / "pretrained"
 _SHORT_NAMES = {"diffusion": "masked_diffusion"}
 _DIFFUSION_MODEL = "mini-diffusion"
+RESTORER, RESTORER_TYPE = "mini-restorer", "speechadapt-restorer"
 
 
 def default_model() -> str:
@@ -71,6 +73,13 @@ def find_model(
     return locate(asked, revision=revision, offline=offline)[0]
 
 
+@overload
+def load(  # type: ignore[overload-overlap]
+    name: Literal["mini-restorer"], *, device: str = "cpu", dtype: str = "float32"
+) -> Restorer: ...
+
+
+@overload
 def load(
     name: str | Path | None = None,
     *,
@@ -81,15 +90,30 @@ def load(
     decoder: str | None = None,
     adapter: str | Path | None = None,
     **options: Any,
-) -> Recogniser:
-    """Load a recogniser.
+) -> Recogniser: ...
+
+
+def load(
+    name: str | Path | None = None,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    revision: str | None = None,
+    offline: bool = False,
+    decoder: str | None = None,
+    adapter: str | Path | None = None,
+    **options: Any,
+) -> Recogniser | Restorer:
+    """Load a recogniser, or the bundled restorer.
 
     Weights are brought to `dtype` whatever they are stored in, so half-precision files compute in
     float32 on a CPU.
 
     Args:
         name: A bundled model, a folder in transformers' format, or a hub id; None means the model
-            that `adapter` was trained on, or else the bundled default.
+            that `adapter` was trained on, or else the bundled default. `mini-restorer` gives a
+            restorer, which takes device and dtype alone; for other restorers see
+            `models.restorer_folder.load_restorer`.
         device: A torch device.
         dtype: `float32`, `float16` or `bfloat16`.
         revision: Hub branch, tag or commit.
@@ -112,31 +136,65 @@ def load(
         >>> recogniser = speechadapt.load("mini-usm")  # doctest: +SKIP
         >>> recogniser.transcribe("talk.flac").text  # doctest: +SKIP
     """
+    if str(name) == RESTORER:
+        return _load_bundled_restorer(device, dtype)
     where = {"device": device, "dtype": dtype, "revision": revision, "offline": offline}
     if adapter is not None:
         return _load_adapted(name, str(adapter), where, decoder, options)
-    from speechadapt.models.recogniser import Recogniser
-
     decoder = _SHORT_NAMES.get(decoder or "", decoder)
     if name is None and decoder == "masked_diffusion":
-        name = _DIFFUSION_MODEL
+        name = _diffusion_model()
     folder = find_model(name, revision=revision, offline=offline)
     config = _read_config(folder)
     kind = _decoder_kind(folder, config, decoder)
     if kind.name == "masked_diffusion":
         return _load_hearing(folder, str(name), config, where, options)
-    language = _language(folder)
+    shown = default_model() if name is None else str(name)
+    return _load_whole(folder, shown, kind, where, options)
+
+
+def _load_whole(
+    folder: Path,
+    shown: str,
+    kind: type[Decoder],
+    where: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> Recogniser:
+    """Load a folder that holds encoder and decoder."""
+    from speechadapt.models.recogniser import Recogniser
+
+    language, dtype, device = _language(folder), where["dtype"], where["device"]
     with quiet_loading():
         parts = kind.from_folder(folder, _decoder_options(kind.name, options, language))
     encoder = _encoder(folder, str(options.get("padding", "full")), dtype, device)
-    shown = default_model() if name is None else str(name)
     return Recogniser(shown, encoder, _placed(parts, dtype, device), language, margin_of(folder))
+
+
+def _load_bundled_restorer(device: str, dtype: str) -> Restorer:
+    import torch
+
+    from speechadapt.models.restorer_folder import find_restorer, load_restorer
+
+    return load_restorer(find_restorer(RESTORER)).to(device, getattr(torch, dtype))
+
+
+def _diffusion_model() -> str:
+    """Return the model meant where the diffusion decoder is asked for and no model is named."""
+    if _DIFFUSION_MODEL not in bundled_models(_PRETRAINED):
+        raise CatalogError(
+            f"decoder 'diffusion' was asked for and no model; '{_DIFFUSION_MODEL}', which that "
+            "means, did not come with this package. Name a model with such a decoder: "
+            "model=FOLDER, --model FOLDER (the recipes diffusion/* make one)."
+        )
+    return _DIFFUSION_MODEL
 
 
 def _decoder_kind(folder: Path, config: Mapping[str, Any], asked: str | None) -> type[Decoder]:
     """Return the decoder that was asked for, or the one that a folder's architecture names."""
     from speechadapt.decoders.catalog import decoder_class, decoder_for
 
+    if config.get("model_type") == RESTORER_TYPE:
+        raise CatalogError(f"'{folder.name}' is a restorer, which `speechadapt restore` takes.")
     if asked is None:
         return decoder_for(config)
     kind = decoder_class(asked)

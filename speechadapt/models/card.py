@@ -18,6 +18,7 @@ from speechadapt.core.files import atomic_write_json
 
 CARD_FILE = "card.json"
 TRAINING_IDS_FILE = "training_ids.txt"
+_LISTENERS = ("dnsmos", "pesq", "stoi", "estoi")
 
 
 @dataclass(frozen=True)
@@ -228,10 +229,16 @@ def render_card(card: ModelCard) -> str:
 
 
 def format_score(score: Score) -> str:
-    """Return a score in per cent with its interval, such as `7.2 % (5.9 to 8.6)`."""
-    text = f"{100 * score.value:.1f} %"
+    """Return a rate in per cent with its interval, such as `7.2 % (5.9 to 8.6)`.
+
+    Scores of sound have their own units: decibels (`lsd_db`), or the scale of a listener.
+    """
+    decibels = score.metric.endswith("_db")
+    plain = decibels or score.metric.startswith(_LISTENERS)
+    factor, digits = (1, 2) if plain else (100, 1)
+    text = f"{factor * score.value:.{digits}f}" + (" dB" if decibels else "" if plain else " %")
     if score.low is not None and score.high is not None:
-        text += f" ({100 * score.low:.1f} to {100 * score.high:.1f})"
+        text += f" ({factor * score.low:.{digits}f} to {factor * score.high:.{digits}f})"
     return text
 
 

@@ -1,61 +1,65 @@
 """The restorer: degraded speech at any rate in, restored speech of exactly that length out.
 
-A restorer's folder holds `restorer.json` (which frozen encoder it needs), `cleaner/` (a saved
-adapter) and `vocoder/`.
+A restorer's folder is whole in itself: `config.json`, `encoder/` (the layers of the frozen encoder
+that it needs, as transformers stores them), `cleaner/` (a saved adapter) and `vocoder/`.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
 from jaxtyping import Float32
 
-from speechadapt.adapters import store
+from speechadapt.audio.io import decode_channels
 from speechadapt.audio.loudness import loudness_gain
 from speechadapt.audio.span import Signal
+from speechadapt.audio.writer import AudioWriter
 from speechadapt.core.errors import AudioError, CheckpointError
-from speechadapt.core.files import atomic_write_json, read_json
-from speechadapt.core.limits import Count
 from speechadapt.core.seed import derive_seed
-from speechadapt.models.build import find_model
-from speechadapt.restoration.cleaner import Cleaner, cleaner_layer, load_cleaner
+from speechadapt.encoders.source import fingerprint_module
+from speechadapt.restoration.cleaner import Cleaner
 from speechadapt.restoration.frames import frame_hop, framed
-from speechadapt.restoration.level import (
-    KEEP,
-    matching_gain,
-    unclipped,
-    wanted_loudness,
-)
-from speechadapt.restoration.seams import Cutter, Piece, PieceConfig, joined
+from speechadapt.restoration.level import matching_gain, unclipped, wanted_loudness
+from speechadapt.restoration.request import Length, RestoreConfig
+from speechadapt.restoration.seams import Cutter, Piece, joined
 from speechadapt.restoration.vocoder import Vocoder
-from speechadapt.restoration.vocoder_folder import load_vocoder, read_vocoder
 
-CONFIG = "restorer.json"
-FORMAT = "speechadapt restorer"
 _BLOCK_S = 10.0
+_VERSIONS = ("speechadapt", "torch", "transformers")
 
 
 @dataclass(frozen=True)
-class RestoreConfig:
-    """How recordings are restored.
+class Restored:
+    """A restored recording.
 
     Args:
-        iterations: Of the vocoder; None takes its own number.
-        level: `keep`, or a loudness such as `-23LUFS`.
-        pieces: How long recordings are cut.
-        seed: Of the initial noise of a vocoder that starts from noise.
+        waveforms: Channels one above the other; full scale 1.0.
+        sample_rate: Hz.
     """
 
-    iterations: Count | None = None
-    level: str = KEEP
-    pieces: PieceConfig = field(default_factory=PieceConfig)
-    seed: int = 0
+    waveforms: Float32[np.ndarray, "channels samples"]
+    sample_rate: int
+
+    def save(self, path: str | Path) -> Path:
+        """Write a file.
+
+        Args:
+            path: Its suffix says the format: `.flac`, `.wav` or `.opus`.
+
+        Raises:
+            ConfigError: The format is none of these, or does not know the rate.
+        """
+        target = Path(path)
+        name = target.suffix.removeprefix(".").lower()
+        with AudioWriter(target, name, self.sample_rate, len(self.waveforms)) as writer:
+            writer.write(self.waveforms)
+        return target
 
 
 class Restorer:
@@ -86,28 +90,65 @@ class Restorer:
         """Hz of what the encoder hears."""
         return self.cleaner.encoder.sample_rate
 
-    def to(self, device: str | torch.device) -> Restorer:
+    def to(self, device: str | torch.device, dtype: torch.dtype = torch.float32) -> Restorer:
         """Move all parts; return self.
 
         Args:
             device: A torch device.
+            dtype: Of their arithmetic.
         """
-        self.cleaner.encoder.to(torch.device(device))
-        self.vocoder.to(torch.device(device))
+        self.cleaner.encoder.to(torch.device(device), dtype)
+        self.vocoder.to(torch.device(device), dtype)
         return self
 
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what tells this restorer from every other one, JSON types only.
+
+        Weights by hash, the vocoder's settings, the precision, and the versions of the packages
+        whose change may change a sample. Not the device.
+        """
+        model = self.cleaner.encoder.model
+        return {
+            "weights": {
+                "encoder": fingerprint_module(model),
+                "cleaner": fingerprint_module(self.cleaner.handle.module),
+                "vocoder": fingerprint_module(self.vocoder),
+            },
+            "vocoder": {"kind": self.vocoder.kind} | asdict(self.vocoder.config),
+            "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+            "versions": {package: version(package) for package in _VERSIONS},
+        }
+
+    @overload
     def restore(
         self,
-        waveforms: Float32[np.ndarray, "*channels samples"],
+        recording: str | Path,
+        *,
+        config: RestoreConfig | None = None,
+        output_rate: int | None = None,
+    ) -> Restored: ...
+
+    @overload
+    def restore(
+        self,
+        recording: Float32[np.ndarray, "*channels samples"],
         sample_rate: int,
         config: RestoreConfig | None = None,
         output_rate: int | None = None,
-    ) -> Float32[np.ndarray, "*channels restored"]:
+    ) -> Float32[np.ndarray, "*channels restored"]: ...
+
+    def restore(
+        self,
+        recording: str | Path | Float32[np.ndarray, "*channels samples"],
+        sample_rate: int | None = None,
+        config: RestoreConfig | None = None,
+        output_rate: int | None = None,
+    ) -> Restored | Float32[np.ndarray, "*channels restored"]:
         """Restore a recording, channel by channel.
 
         Args:
-            waveforms: One channel, or several one above the other; full scale 1.0.
-            sample_rate: Hz.
+            recording: A file; or one channel, or several one above the other, full scale 1.0.
+            sample_rate: Hz, of samples.
             config: How; None takes the defaults.
             output_rate: Of the result, in Hz; None keeps the recording's.
 
@@ -117,38 +158,59 @@ class Restorer:
             channel without any sound comes back as silence.
 
         Raises:
-            AudioError: There are no samples, or some are no numbers.
+            AudioError: There are no samples, some are no numbers, or the file cannot be read.
             ConfigError: The level is none.
         """
+        if isinstance(recording, str | Path):
+            waveforms, rate = decode_channels(Path(recording))
+            made = self.restore(waveforms, rate, config, output_rate)
+            return Restored(made, rate if output_rate is None else output_rate)
         chosen = RestoreConfig() if config is None else config
-        wanted_loudness(chosen.level)
-        if not waveforms.shape[-1]:
+        loudness = wanted_loudness(chosen.level)
+        if sample_rate is None:
+            raise TypeError("restore(samples, sample_rate): samples need their rate in Hz.")
+        if not recording.shape[-1]:
             raise AudioError("EMPTY", "a recording without samples cannot be restored.")
-        if not np.isfinite(waveforms).all():
+        if not np.isfinite(recording).all():
             raise AudioError("NONFINITE", "the recording holds NaN or infinity.")
         rate = sample_rate if output_rate is None else output_rate
-        length = round(waveforms.shape[-1] * rate / sample_rate)
-        rows = waveforms.reshape(-1, waveforms.shape[-1])
-        made = [self._channel(row, sample_rate, rate, length, chosen) for row in rows]
-        return np.stack(made).reshape(*waveforms.shape[:-1], length)
+        rows = recording.reshape(-1, recording.shape[-1])
+        restored = np.stack([self._row(row, sample_rate, rate, chosen) for row in rows])
+        if loudness is not None:
+            restored = restored * np.float32(loudness_gain(restored, rate, loudness))
+        return unclipped(restored).reshape(*recording.shape[:-1], restored.shape[1])
 
-    def _channel(
-        self, signal: Signal, sample_rate: int, rate: int, length: int, config: RestoreConfig
-    ) -> Signal:
+    def _row(self, signal: Signal, sample_rate: int, rate: int, config: RestoreConfig) -> Signal:
+        length = Length(len(signal), sample_rate, rate)
         if float(np.ptp(signal)) == 0.0:
-            return np.zeros(length, dtype=np.float32)
+            return np.zeros(length.restored, dtype=np.float32)
         heard = _resampled(signal, sample_rate, self.input_rate)
         block = round(_BLOCK_S * self.input_rate)
         blocks = (heard[start : start + block] for start in range(0, len(heard), block))
-        made = np.concatenate(list(self.stream(blocks, config)))
-        made = _resampled(
-            made[: round(len(signal) * self.sample_rate / sample_rate)], self.sample_rate, rate
-        )
-        made = np.pad(made[:length], (0, max(0, length - len(made))))
-        loudness = wanted_loudness(config.level)
-        if loudness is not None:
-            made = made * np.float32(loudness_gain(made, rate, loudness))
-        return unclipped(made)
+        return np.concatenate(list(self.channel(blocks, length, config)))
+
+    def channel(
+        self, blocks: Iterable[Signal], length: Length, config: RestoreConfig
+    ) -> Iterator[Signal]:
+        """Restore one channel of known length, in bounded memory, at the level it came with.
+
+        Args:
+            blocks: Samples at `input_rate`, in any portions; they do not change the result.
+            length: The channel's before and after.
+            config: How; its level is not looked at.
+
+        Yields:
+            Portions at the wanted rate, exactly `length.restored` samples in all.
+        """
+        made = first_of(self.stream(blocks, config), length.at(self.sample_rate))
+        if self.sample_rate != length.output_rate:
+            made = _resampled_stream(made, self.sample_rate, length.output_rate)
+        left = length.restored
+        for portion in first_of(made, left):
+            left -= len(portion)
+            yield portion
+        if left:
+            yield np.zeros(left, dtype=np.float32)
 
     def stream(self, blocks: Iterable[Signal], config: RestoreConfig) -> Iterator[Signal]:
         """Restore one channel block by block, in bounded memory, at the level it came with.
@@ -186,6 +248,19 @@ class Restorer:
         return np.asarray(made[start * hop : end * hop] * np.float32(gain), dtype=np.float32)
 
 
+def first_of(portions: Iterable[Signal], count: int) -> Iterator[Signal]:
+    """Yield so many samples at most; the portions are used up all the same.
+
+    Args:
+        portions: A signal.
+        count: How many.
+    """
+    for portion in portions:
+        if count > 0:
+            yield portion[:count]
+        count -= len(portion)
+
+
 def _resampled(signal: Signal, sample_rate: int, rate: int) -> Signal:
     if sample_rate == rate:
         return signal
@@ -194,59 +269,10 @@ def _resampled(signal: Signal, sample_rate: int, rate: int) -> Signal:
     return np.asarray(soxr.resample(signal, sample_rate, rate), dtype=np.float32)
 
 
-def assemble(cleaner: Path, vocoder: Path, folder: Path) -> Path:
-    """Put a trained cleaner and a trained vocoder together as a restorer.
+def _resampled_stream(portions: Iterable[Signal], sample_rate: int, rate: int) -> Iterator[Signal]:
+    import soxr
 
-    Args:
-        cleaner: Folder of the cleaner.
-        vocoder: Folder of the vocoder.
-        folder: The restorer's; is made.
-
-    Returns:
-        `folder`.
-
-    Raises:
-        CheckpointError: A folder is damaged, or the vocoder was made for other features.
-    """
-    base, features = store.read(cleaner).base, read_vocoder(vocoder)["features"]
-    layer = cleaner_layer(cleaner)
-    theirs: dict[str, Any] = features.get("base", {})
-    if features.get("layer") != layer or theirs.get("files") != base.get("files"):
-        raise CheckpointError(
-            f"the cleaner gives features of layer {layer} of {base.get('name')} "
-            f"({str(base.get('files'))[:8]}...), the vocoder reads layer {features.get('layer')} "
-            f"of {theirs.get('name')} ({str(theirs.get('files'))[:8]}...). Train them on the same."
-        )
-    for source, name in ((cleaner, "cleaner"), (vocoder, "vocoder")):
-        shutil.rmtree(folder / name, ignore_errors=True)
-        shutil.copytree(source, folder / name)
-    atomic_write_json(folder / CONFIG, {"format": FORMAT, "version": 1, "base": base})
-    return folder
-
-
-def load_restorer(folder: Path, base: str | Path | None = None) -> Restorer:
-    """Load a restorer.
-
-    Args:
-        folder: What `assemble` wrote.
-        base: The frozen encoder: a bundled model, a folder or a hub id; None takes the one that
-            the restorer names.
-
-    Returns:
-        The restorer, on the CPU.
-
-    Raises:
-        CatalogError: The encoder is not there.
-        CheckpointError: The folder is damaged, or the encoder is another one.
-    """
-    try:
-        facts = read_json(folder / CONFIG)
-        known = facts["format"] == FORMAT
-        named = facts["base"]["name"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"'{folder}' was to be read as a restorer, but: {error}") from error
-    if not known:
-        raise CheckpointError(f"'{folder}' holds a '{facts['format']}', which is no restorer.")
-    found = find_model(named if base is None else base)
-    cleaner = load_cleaner(folder / "cleaner", found)
-    return Restorer(cleaner, load_vocoder(folder / "vocoder"))
+    stream = soxr.ResampleStream(sample_rate, rate, 1, dtype="float32")
+    for portion in portions:
+        yield stream.resample_chunk(portion)
+    yield stream.resample_chunk(np.zeros(0, dtype=np.float32), last=True)

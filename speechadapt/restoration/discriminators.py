@@ -26,13 +26,15 @@ class DiscriminatorConfig:
 
     Args:
         scales: Scales, each at half the rate of the one before.
-        scale_channels: Channels of their first layer.
+        scale_channels: Channels of their first layer; each of the next four has four times as many.
+        most_channels: Most channels of theirs; where there are many, the last layers cost most.
         periods: One discriminator for each period, in samples.
         period_channels: Channels of their first layer.
     """
 
     scales: CountOrNone = 3
     scale_channels: Count = 16
+    most_channels: Count = 1024
     periods: tuple[int, ...] = (2, 3, 5, 7, 11)
     period_channels: Count = 32
 
@@ -70,10 +72,10 @@ class _Layers(nn.Module):
         return Judged(self.layers[-1](signal), tuple(features))
 
 
-def _scale_layers(channels: int) -> list[nn.Module]:
+def _scale_layers(channels: int, most: int) -> list[nn.Module]:
     layers: list[nn.Module] = [nn.Conv1d(1, channels, 15, padding=7)]
     for _ in range(4):
-        wide = min(4 * channels, 1024)
+        wide = min(4 * channels, most)
         layers.append(nn.Conv1d(channels, wide, 41, 4, 20, groups=max(1, channels // 4)))
         channels = wide
     layers.append(nn.Conv1d(channels, channels, 5, padding=2))
@@ -100,7 +102,8 @@ class Discriminators(nn.Module):
         super().__init__()
         self.periods = config.periods
         self.by_scale = nn.ModuleList(
-            _Layers(_scale_layers(config.scale_channels)) for _ in range(config.scales)
+            _Layers(_scale_layers(config.scale_channels, config.most_channels))
+            for _ in range(config.scales)
         )
         self.by_period = nn.ModuleList(
             _Layers(_period_layers(config.period_channels)) for _ in config.periods

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import numpy as np
+from jaxtyping import Float32
 
 from speechadapt.audio.span import Signal
 from speechadapt.core.errors import ConfigError
@@ -63,7 +64,7 @@ def _magnitudes(signal: Signal) -> np.ndarray:
     return np.asarray(np.abs(np.fft.rfft(frames * np.hanning(_FFT))))
 
 
-def unclipped(signal: Signal) -> Signal:
+def unclipped(signal: Float32[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
     """Bend what is above 0.9 so that nothing reaches full scale; the rest is left alone.
 
     Args:

@@ -23,8 +23,8 @@ from speechadapt.training.speech import DataConfig, mix_problems
 
 
 @dataclass(frozen=True)
-class Config:
-    """Everything an adaptation is made of.
+class TranscribedConfig:
+    """What every adaptation to transcripts has.
 
     Args:
         data: Recordings.
@@ -110,3 +110,8 @@ class Config:
                 "repeat.variants=N (N ways to augment each utterance), or switch those off."
             ]
         return []
+
+
+@dataclass(frozen=True)
+class Config(TranscribedConfig):
+    """Everything an adaptation is made of: what every adaptation to transcripts has."""

@@ -21,8 +21,8 @@ from speechadapt.decoders.ctc.decoder import CtcDecoder
 from speechadapt.encoders.base import Encoder
 from speechadapt.text.alphabet import Alphabet, read_alphabet
 from speechadapt.training.adapt_budget import Size
-from speechadapt.training.own_data import Needs, Spell
-from speechadapt.training.own_split import Parts
+from speechadapt.training.own.data import Needs, Spell
+from speechadapt.training.own.split import Parts
 
 OPEN_WINDOW_S = 30.0
 PATIENCE = 5

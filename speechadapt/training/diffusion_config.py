@@ -57,11 +57,14 @@ class MaskingConfig:
             negative log-likelihood; off, all hidden tokens count alike.
         slack: Most pads after the end of a text, drawn for each row; they are hidden and scored as
             all tokens are. 0 fills every position.
+        draws: Ways of hiding each row that are learned from at once. They share what was heard, so
+            another one costs far less than another row.
     """
 
     ratio: Annotated[tuple[float, float], Range(least=1e-3, most=1.0)] = (1e-3, 1.0)
     weighted: bool = False
     slack: CountOrNone = 12
+    draws: Count = 1
 
 
 @dataclass(frozen=True)
@@ -88,10 +91,13 @@ class TextConfig:
     Args:
         file: A UTF-8 file with a text in each line; empty for none.
         share: Share of the rows that are drawn from it.
+        recombine: Share of the transcripts with `slots` whose slots take other values that the
+            training rows have for them (see `data.recombine`).
     """
 
     file: str = ""
     share: Probability = 0.5
+    recombine: Probability = 0.0
 
 
 @dataclass(frozen=True)

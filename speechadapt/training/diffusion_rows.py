@@ -37,8 +37,8 @@ class TokenRows:
             seed: Parts of the seed of all that is random.
 
         Returns:
-            `tokens`; `hidden`, True where one is; `ratios`; `valid`, positions per row; `counts`,
-            tokens of the text per row; `cut`, whether it was longer.
+            `tokens`; `hidden`, True where one is, and `ratios`, both by row and draw; `valid`,
+            positions per row; `counts`, tokens of the text per row; `cut`, whether it was longer.
         """
         random = torch.Generator().manual_seed(derive_seed("token rows", *seed))
         written = [self.vocabulary.encode(text) for text in texts]
@@ -56,11 +56,13 @@ class TokenRows:
         valid = torch.tensor(sizes)
         places = torch.arange(tokens.shape[1])
         allowed = (places > 0)[None, :] & (places[None, :] < valid[:, None])
-        ratios = draw_ratios(len(texts), random, *self.masking.ratio)
+        draws = self.masking.draws
+        ratios = draw_ratios(draws * len(texts), random, *self.masking.ratio)
+        hidden = hide(allowed.repeat_interleave(draws, 0), ratios, random)
         return {
             "tokens": tokens,
-            "hidden": hide(allowed, ratios, random),
-            "ratios": ratios,
+            "hidden": hidden.view(len(texts), draws, -1),
+            "ratios": ratios.view(len(texts), draws),
             "valid": valid,
             "counts": torch.tensor([min(len(text), room) for text in written]),
             "cut": torch.tensor([len(text) > room for text in written]),

@@ -279,7 +279,10 @@ class SpeechBatches:
     def _split(self, split: str) -> dict[str, list[Utterance]]:
         data = self.data
         if data.manifest:
-            return {own.corpus_of(data.own_path): own.own_rows(data.own_path, split, data.held_out)}
+            found: dict[str, list[Utterance]] = {}
+            for row in own.own_rows(data.own_path, split, data.held_out):
+                found.setdefault(str(row.extra["corpus"]), []).append(row)
+            return found
         names = data.dev if split == "dev" else data.train
         return {name: split_rows(self.root, name, split, data.held_out) for name in names}
 

@@ -11,9 +11,13 @@ import pytest
 import torch
 import yaml
 
+from speechadapt.adapters.attach import attach
 from speechadapt.adapters.catalog import method
+from speechadapt.adapters.composite_store import CONFIG, WEIGHTS
+from speechadapt.adapters.store import save
 from speechadapt.config.resolve import resolve
 from speechadapt.config.shipped import recipe_names, shipped_folder
+from speechadapt.encoders.catalog import load_encoder
 from speechadapt.text import alphabet
 from speechadapt.training.catalog import task_names
 from speechadapt.training.conformer import ConformerConfig, new_extractor, new_model, save_model
@@ -23,7 +27,7 @@ from tests.tiny_tasks import TINY, base_folder, base_words, diffusion_folder, sh
 
 RECIPES = recipe_names()
 FOLDER = shipped_folder("recipes")
-ADAPTED = ("adapt", "classify", "clean")  # tasks that name an adapter method
+ADAPTED = ("adapt", "multitask", "classify", "clean")  # tasks that name an adapter method
 TAUGHT = ("distil", "bridge")  # tasks that start from whole models and leave an adapter
 
 
@@ -86,15 +90,38 @@ def _models(lines: Mapping[str, object], start: Path) -> list[str]:
     # An encoder-decoder starts from one of its own kind, which is not at hand here.
     init = {"ctc": start, "diffusion": diffusion_folder(start.parent)}.get(str(lines["task"]), "")
     # A vocoder reads the features as they are where no trained cleaner is at hand.
-    named = {"init": init, "teacher": start, "cleaner": "", "start": ""}
+    named = {"init": init, "teacher": start, "cleaner": "", "start": "", "head": ""}
     heard = [f"encoder={start}"] if lines["task"] == "diffusion" else []
+    if "parts" in lines and lines.get("learns") != "joint":
+        folders = ",".join(f"{name}:{_part(start, name)}" for name in ("one", "two"))
+        heard += ["~parts", f"parts={{{folders}}}"]
     return [*(f"{key}={value}" for key, value in named.items() if key in lines), *heard]
+
+
+def _part(start: Path, name: str) -> Path:
+    """Return the folder of a tiny adapter of the tiny Conformer, for recipes that fuse some."""
+    folder = start.parent / "parts" / name
+    if not folder.is_dir():
+        encoder = load_encoder(start)
+        save(attach(encoder, "parallel", config=method("parallel").tiny), folder)
+    return folder
 
 
 def _word(value: object) -> object:
     if isinstance(value, tuple):
         return f"[{','.join(map(str, value))}]"
     return "null" if value is None else value
+
+
+def files_of(recipe: str) -> tuple[str, str]:
+    """Return what a recipe's run leaves."""
+    lines = read(recipe)
+    if "parts" in lines:
+        return CONFIG, WEIGHTS
+    whole = lines.get("arm") == "full"
+    adapted = lines["task"] in (*ADAPTED, *TAUGHT) and not whole
+    prefix = "adapter_" if adapted else ""
+    return f"{prefix}config.json", f"{prefix}model.safetensors"
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -110,9 +137,8 @@ def test_a_recipe_makes_two_steps_and_saves_a_model(
     result = train(objective, run.trainer, tmp_path)
     assert result.finished
     assert objective.score in result.scores
-    prefix = "adapter_" if read(recipe)["task"] in (*ADAPTED, *TAUGHT) else ""
-    assert (tmp_path / f"last/{prefix}config.json").is_file()
-    assert (tmp_path / f"last/{prefix}model.safetensors").is_file()
+    for name in files_of(recipe):
+        assert (tmp_path / "last" / name).is_file()
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -127,7 +153,8 @@ def test_a_recipe_states_only_its_differences(recipe: str, pack: Path, start: Pa
         defaults["adapter"] = asdict(method("pea_bridge").config())
     for group, values in read(recipe).items():
         if isinstance(values, dict):
-            same = [key for key, value in values.items() if _same(defaults[group][key], value)]
+            usual = defaults[group]
+            same = [key for key, value in values.items() if _same(usual.get(key), value)]
             assert not same, f"{group}: {same} say what the defaults say"
 
 

@@ -8,18 +8,22 @@ from pathlib import Path
 import bench_kill
 import pytest
 
-from tests.e2e.fake_recogniser import HOOK
+from tests.e2e import fake_recogniser, fake_restorer
+
+HOOKS = {"transcribe": fake_recogniser.HOOK, "restore": fake_restorer.HOOK}
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("job", sorted(HOOKS))
 def test_a_quick_run_kills_and_finds_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str
 ) -> None:
-    monkeypatch.setenv("SPEECHADAPT_LOADER", HOOK)
+    monkeypatch.setenv("SPEECHADAPT_LOADER", HOOKS[job])
     monkeypatch.setenv("FAKE_PAUSE_S", "0.2")
     monkeypatch.delenv("SPEECHADAPT_DATA", raising=False)
     output = tmp_path / "kill.json"
-    assert bench_kill.main(["--quick", "--threads", "1", "--output", str(output)]) == 0
+    words = ["--job", job, "--quick", "--threads", "1", "--output", str(output)]
+    assert bench_kill.main(words) == 0
     details = json.loads(output.read_text())["details"]
     assert len(details["items_done_at_each_kill"]) == 3
     assert details["items"] == 20

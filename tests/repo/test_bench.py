@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import bench
-import bench_facts
+import bench_claims
 import bench_sides
 import pytest
 import torch
@@ -68,7 +68,7 @@ def test_ratios_follow_from_the_seconds(report: dict[str, Any]) -> None:
     assert figures["native_encoder"]["low"] == pytest.approx(min(rounds))
     assert figures["native_encoder"]["high"] == pytest.approx(max(rounds))
     assert set(figures) == {
-        name for name, claim in bench_facts.CLAIMS.items() if claim.file == "bench.json"
+        name for name, claim in bench_claims.CLAIMS.items() if claim.file == "bench.json"
     }
 
 

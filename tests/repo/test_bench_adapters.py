@@ -12,7 +12,7 @@ import bench_adapters
 import bench_steps
 import pytest
 import torch
-from bench_facts import ADAPTERS, CLAIMS
+from bench_claims import ADAPTERS, CLAIMS
 from bench_steps import Setting, Trainer
 
 from speechadapt.core.errors import ConfigError

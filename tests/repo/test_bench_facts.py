@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import bench_claims
 import bench_facts
 import pytest
-from bench_facts import CLAIMS, Claim
+from bench_claims import CLAIMS, Claim
 
 from speechadapt.core.errors import ConfigError
 
@@ -96,7 +97,7 @@ def test_no_place_of_a_machine_stays_in_a_command(
     ],
 )
 def test_figures_keep_three_digits_that_count(value: float, text: str) -> None:
-    assert bench_facts.number(value) == text
+    assert bench_claims.number(value) == text
 
 
 def test_a_result_is_json_with_what_it_was_measured_on() -> None:

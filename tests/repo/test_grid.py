@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import grid
+import grid_languages
 import grid_plan
 import grid_report
+import grid_tables
 import pytest
 import torch
-from grid_plan import RATES, SEEDS, Run
+from grid_languages import METHODS, PLAN, SHARE, Language
+from grid_plan import Plan, Run
 
 from speechadapt.adapters.catalog import method
 from speechadapt.core.errors import ConfigError
@@ -25,6 +28,7 @@ from tests.tiny_tasks import SHORT, base_folder
 
 FACTS = {"processor": "p", "threads": 1, "date": "d", "command": "c"}
 ARMS = ("full", "head", "lora")
+RATES, SEEDS = PLAN.rates, PLAN.seeds
 PLAIN = (
     "language=en",
     "alphabet=texts",
@@ -57,20 +61,36 @@ def searched(arm: str, *errors: float) -> list[dict[str, Any]]:
 
 
 def test_rates_are_searched_with_one_seed_before_other_seeds_are_run() -> None:
-    missing = grid_plan.missing_runs(ARMS, {})
+    missing = PLAN.missing(ARMS, {})
     assert missing == [Run(arm, rate, SEEDS[0]) for arm in ARMS for rate in RATES]
     part = finished(*searched("full", 0.5, 0.4, 0.3, 0.6))
     others = [Run("full", RATES[2], seed) for seed in SEEDS[1:]]
-    assert grid_plan.missing_runs(ARMS, part) == [*others, *missing[len(RATES) :]]
+    assert PLAN.missing(ARMS, part) == [*others, *missing[len(RATES) :]]
     whole = finished(
         *searched("full", 0.5, 0.4, 0.3, 0.6),
         *searched("head", 0.9, 0.8, 0.8, 0.9),  # of equal errors the lower rate
         *searched("lora", 0.5, 0.4, 0.6, 0.39),
     )
     best = {"full": RATES[2], "head": RATES[1], "lora": RATES[3]}
-    assert grid_plan.best_rates(ARMS, whole) == best
-    left = grid_plan.missing_runs(ARMS, whole)
+    for arm, rate in best.items():
+        assert PLAN.best_rates(arm, whole) == dict.fromkeys(SEEDS, rate)
+    left = PLAN.missing(ARMS, whole)
     assert left == [Run(arm, best[arm], seed) for arm in ARMS for seed in SEEDS[1:]]
+
+
+def test_folds_choose_their_rates_apart_and_followers_take_them() -> None:
+    plan = Plan(("lora", "wide"), (0.1, 0.2), (1, 2), each=True, leaders={"wide": "lora"})
+    missing = plan.missing(plan.arms, {})
+    assert missing == [Run("lora", rate, fold) for fold in (1, 2) for rate in (0.1, 0.2)]
+    errors = {(0.1, 1): 0.5, (0.2, 1): 0.4, (0.1, 2): 0.3}
+    lines = [noted("lora", rate, fold, dev) for (rate, fold), dev in errors.items()]
+    assert plan.best_rates("wide", finished(*lines)) == {1: 0.2}
+    assert plan.missing(["wide"], finished(*lines)) == [Run("lora", 0.2, 2)]
+    lines.append(noted("lora", 0.2, 2, 0.35))
+    assert plan.finished(plan.arms, finished(*lines)) == ["lora"]
+    chosen = [Run("wide", 0.2, 1), Run("wide", 0.1, 2)]
+    assert plan.missing(plan.arms, finished(*lines)) == chosen
+    assert plan.chosen(["wide"], finished(*lines)) == chosen
 
 
 def test_the_best_adapter_has_the_lowest_mean_over_the_seeds() -> None:
@@ -78,17 +98,17 @@ def test_the_best_adapter_has_the_lowest_mean_over_the_seeds() -> None:
     lines = [*searched("full", 0.1, 0.1, 0.1, 0.1), *searched("lora", 0.2, 0.3, 0.3, 0.3)]
     lines += searched("houlsby", 0.3, 0.25, 0.3, 0.3)
     seeds = [noted("lora", RATES[0], seed, 0.4) for seed in SEEDS[1:]]
-    assert grid_plan.best_adapter(names, finished(*lines, *seeds)) == "lora"
+    assert PLAN.best_adapter(names, finished(*lines, *seeds)) == "lora"
     seeds += [noted("houlsby", RATES[1], seed, 0.25) for seed in SEEDS[1:]]
-    assert grid_plan.best_adapter(names, finished(*lines, *seeds[:1])) is None
+    assert PLAN.best_adapter(names, finished(*lines, *seeds[:1])) is None
     seeds += [noted("full", RATES[0], seed, 0.0) for seed in SEEDS[1:]]
-    assert grid_plan.best_adapter(names, finished(*lines, *seeds)) == "houlsby"
+    assert PLAN.best_adapter(names, finished(*lines, *seeds)) == "houlsby"
 
 
 def test_every_arm_is_a_method_that_needs_nothing_beside_transcripts() -> None:
-    for name in grid_plan.METHODS:
+    for name in METHODS:
         assert not method(name).needs
-    assert {"lora", "pissa", "hydra_heads", "houlsby", "native_length"} <= set(grid_plan.METHODS)
+    assert {"lora", "pissa", "hydra_heads", "houlsby", "native_length"} <= set(METHODS)
 
 
 def test_lines_of_another_protocol_are_passed_over(tmp_path: Path) -> None:
@@ -96,26 +116,28 @@ def test_lines_of_another_protocol_are_passed_over(tmp_path: Path) -> None:
     same = {"language": "es", "protocol": "b"}
     rows = [{"language": "es", "protocol": "a"}, same, {"language": "zh", "protocol": "b"}]
     file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    assert grid_plan.read_results(file, "es", "b") == [same]
-    assert grid_plan.read_results(tmp_path / "none.jsonl", "es", "b") == []
-    assert grid_plan.protocol("es", "w") == grid_plan.protocol("es", "w")
-    assert grid_plan.protocol("es", "w") != grid_plan.protocol("es", "v")
-    assert grid_plan.protocol("es", "w") != grid_plan.protocol("zh", "w")
+    assert grid_plan.read_results(file, "language", "es", "b") == [same]
+    assert grid_plan.read_results(tmp_path / "none.jsonl", "language", "es", "b") == []
+    spanish = Language("es")
+    assert spanish.protocol("w") == Language("es").protocol("w")
+    assert spanish.protocol("w") != spanish.protocol("v")
+    assert spanish.protocol("w") != Language("zh").protocol("w")
+    assert spanish.protocol("w") != Language("es", share=0.1).protocol("w")
     with pytest.raises(ConfigError, match="there is no language 'ez'"):
-        grid_plan.recipe_of("ez")
+        Language("ez")
 
 
 def test_each_language_has_one_budget_for_all_arms() -> None:
-    one = grid.Grid.__new__(grid.Grid)
-    one.recipe = Config()
-    one._encoder, _ = load_base("", "full")
-    whole = sum(part.numel() for part in one._encoder.model.parameters())
+    encoder, _ = load_base("", "full")
+    whole = sum(part.numel() for part in encoder.model.parameters())
+    study = Language("es")
+    study._encoder = encoder
     small = {"adapter_bias", "native_length"}  # have no width, or none that counts here
-    for name in grid_plan.METHODS:
-        config = one.config(Run(name, 1e-3, 1))
-        made = size_adapter(one._encoder, name, config.adapter, (), "none", float(whole))
+    for name in METHODS:
+        config = study.config(Config(), Run(name, 1e-3, 1))
+        made = size_adapter(encoder, name, config.adapter, (), "none", float(whole))
         share = made.parameters / whole
-        assert share <= grid_plan.SHARE
+        assert share <= SHARE
         assert (share >= 0.02) == (name not in small), f"{name}: {share:.2%}"
 
 
@@ -129,20 +151,16 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> grid.Grid:
         row | {"split": "test", "id": f"{row['id']}-t"} for row in rows if row["split"] == "dev"
     ]
     manifest.write_text("".join(f"{json.dumps(row)}\n" for row in [*rows, *held]))
-    monkeypatch.setattr(grid_plan, "RATES", RATES[:2])
-    monkeypatch.setattr(grid_plan, "SEEDS", SEEDS[:2])
-    monkeypatch.setattr(grid_report, "RATES", RATES[:2])
-    monkeypatch.setattr(grid, "ARMS", ARMS)
-    monkeypatch.setattr(grid, "SHARE", 1.0)  # of an encoder smaller than its adapters
-    monkeypatch.setattr(grid_report, "measure_cost", cheap)
+    monkeypatch.setattr(Language, "cost", cheap)
     words = [f"data.root={root}", f"base={base_folder(tmp_path)}", *PLAIN, *SHORT]
-    return grid.Grid("es", tmp_path / "runs", tmp_path / "lines.jsonl", words, FACTS)
+    # the budget is of an encoder smaller than its adapters
+    study = Language("es", Plan(ARMS, RATES[:2], SEEDS[:2]), share=1.0)
+    return grid.Grid(study, tmp_path / "runs", tmp_path / "lines.jsonl", words, FACTS)
 
 
-def cheap(chosen: grid.Grid, name: str) -> dict[str, Any]:
-    """Return a cost line that nobody measured."""
-    where = {"language": chosen.language, "protocol": chosen.protocol}
-    return {"kind": "cost", "arm": name, "step_s": 0.5, "memory": 3 << 20, **where}
+def cheap(study: Language, config: Config) -> dict[str, Any]:
+    """Return a cost that nobody measured."""
+    return {"step_s": 0.5, "memory": 3 << 20}
 
 
 def test_a_grid_is_trained_in_sittings_and_scored_once(
@@ -151,7 +169,7 @@ def test_a_grid_is_trained_in_sittings_and_scored_once(
     world.go(0.0)
     assert not world.lines()  # no time left, nothing begun
     assert world.train(world.missing()[0])
-    with pytest.raises(ConfigError, match=r"--report compares .* full-0.001-s1 is missing"):
+    with pytest.raises(ConfigError, match=r"'full', of which full-0.001-s1 is missing"):
         grid_report.report(world)
     before = world.lines()
     world.go(None)
@@ -168,7 +186,7 @@ def test_a_grid_is_trained_in_sittings_and_scored_once(
     assert lora["merges"]
     assert not full["merges"]
 
-    monkeypatch.setattr(grid_report, "load", count := Counted(load))
+    monkeypatch.setattr(grid_languages, "load", count := Counted(load))
     grid_report.report(world)
     assert count.calls == len(ARMS) * 2
     grid_report.report(world)
@@ -200,8 +218,8 @@ class Counted:
 def test_arms_of_a_seed_see_the_same_batches(world: grid.Grid) -> None:
     world._batches.clear()
     seen = [
-        world.build(Run(arm, RATES[0], seed)).batch(0, 0)
-        for arm, seed in (("full", 1), ("lora", 1), ("lora", 2))
+        world.study.build(world.config(run), run, world._batches).batch(0, 0)
+        for run in (Run("full", RATES[0], 1), Run("lora", RATES[0], 1), Run("lora", RATES[0], 2))
     ]
     assert seen[0]["features"] is seen[1]["features"]
     assert seen[0]["labels"].tolist() == seen[1]["labels"].tolist()
@@ -210,7 +228,7 @@ def test_arms_of_a_seed_see_the_same_batches(world: grid.Grid) -> None:
 
 def test_a_cost_is_measured_without_leaving_a_run(world: grid.Grid) -> None:
     run = Run("lora", RATES[0], 1)
-    found = grid_report.cost(world.config(run), 1)
+    found = grid_languages.cost(world.config(run), 1)
     assert found["step_s"] > 0
     assert found["memory"] is None or found["memory"] >= 0
     assert not world.folder.exists()
@@ -235,7 +253,7 @@ def test_the_verdict_compares_the_best_on_dev_with_full_fine_tuning() -> None:
         score = {"units": [5, 5], "speakers": ["a", "a"], "score": "cer", "edits": edits[arm]}
         for seed in SEEDS:
             lines.append(noted(arm, RATES[0], seed, 0.0) | score | {"kind": "test"})
-    title, _, _, table, verdict, _, search = grid_report.section("es", lines)
+    title, _, _, table, verdict, _, search = grid_tables.section("es", PLAN, lines)
     assert title == "## es"
     order = [row.split("`")[1] for row in table.splitlines()[2:]]
     assert order == ["houlsby", "full", "lora"]
@@ -246,7 +264,7 @@ def test_the_verdict_compares_the_best_on_dev_with_full_fine_tuning() -> None:
     assert "Lowest of the adapters on test: `houlsby`, 20.0 %" in verdict
     assert "| `lora` | 10.0 | 10.0 | 10.0 | 10.0 |" in search
     # an arm that is not whole is shown on dev alone
-    _, _, _, table, verdict, _, search = grid_report.section("es", lines[:-1])
+    _, _, _, table, verdict, _, search = grid_tables.section("es", PLAN, lines[:-1])
     assert "houlsby" not in table + verdict
     assert "houlsby" in search
-    assert "Not scored on test yet." in grid_report.section("es", lines[:4])
+    assert "Not scored on test yet." in grid_tables.section("es", PLAN, lines[:4])

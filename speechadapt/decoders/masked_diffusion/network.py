@@ -255,6 +255,8 @@ class DiffusionNetwork(nn.Module):
     def condition(self, frames: Frames, lengths: Lengths) -> Condition:
         """Compute every layer's keys and values of a batch of frames, once for all steps.
 
+        Frames past the longest row's end are left out.
+
         Args:
             frames: Encoder frames.
             lengths: Valid frames per row, at least one each.
@@ -267,6 +269,7 @@ class DiffusionNetwork(nn.Module):
                 f"frames of width {frames.shape[-1]} were given to a network for "
                 f"{self.shape.condition_dim or 'text alone'}."
             )
+        frames = frames[:, : int(lengths.max())]
         coded, reached = frames, None
         if self.shape.frame_code == "time":
             code = time_code(frames.shape[1], frames.shape[2], frames.device)

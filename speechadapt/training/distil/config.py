@@ -14,9 +14,9 @@ from speechadapt.data.batch import BatchConfig
 from speechadapt.decoders.base import Decoder
 from speechadapt.decoders.whisper_ar.decoder import WhisperDecoder
 from speechadapt.encoders.base import Encoder
-from speechadapt.training.distil_inputs import DegradeConfig
-from speechadapt.training.distil_loss import FrameLossConfig
-from speechadapt.training.distil_models import TextReader
+from speechadapt.training.distil.inputs import DegradeConfig
+from speechadapt.training.distil.loss import FrameLossConfig
+from speechadapt.training.distil.models import TextReader
 from speechadapt.training.loop import TrainerConfig
 from speechadapt.training.speech import DataConfig, mix_problems
 

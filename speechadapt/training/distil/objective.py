@@ -24,21 +24,21 @@ from speechadapt.data.manifest import Utterance
 from speechadapt.encoders.base import Encoder
 from speechadapt.training.adapt_features import FeatureMaker
 from speechadapt.training.adapt_report import DevSets, Meter, parameter_facts, report_lines
-from speechadapt.training.distil_config import (
+from speechadapt.training.distil.config import (
     Taught,
     TaughtConfig,
     check_window,
     choose_score,
     make_reader,
 )
-from speechadapt.training.distil_inputs import PairMaker
-from speechadapt.training.distil_loss import (
+from speechadapt.training.distil.inputs import PairMaker
+from speechadapt.training.distil.loss import (
     FrameLoss,
     Heard,
     divergence,
     hear,
 )
-from speechadapt.training.distil_models import IGNORED
+from speechadapt.training.distil.models import IGNORED
 from speechadapt.training.objective import Batch, Objective
 from speechadapt.training.speech import SpeechBatches
 

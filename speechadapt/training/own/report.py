@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from speechadapt.data.manifest import Utterance
 from speechadapt.data.split import seconds_of, speakers_of
-from speechadapt.training.own_data import LEFT_OUT, NOTED, Checked, Finding, Spell
-from speechadapt.training.own_split import Parts
+from speechadapt.training.own.data import LEFT_OUT, NOTED, Checked, Finding, Spell
+from speechadapt.training.own.split import Parts
 
 _SHOWN = 3
 _LITTLE_S = 600.0

@@ -24,10 +24,10 @@ from speechadapt.models.bridged import METHOD, Bridge, BridgedEncoder, ratio
 from speechadapt.models.build import find_model
 from speechadapt.training.adapt_features import augments_features
 from speechadapt.training.adapt_parts import is_hub_id
-from speechadapt.training.distil_config import Taught, TaughtConfig
-from speechadapt.training.distil_loss import FrameLossConfig
-from speechadapt.training.distil_models import base_sources, load_decoder, load_model
-from speechadapt.training.distil_objective import TaughtObjective
+from speechadapt.training.distil.config import Taught, TaughtConfig
+from speechadapt.training.distil.loss import FrameLossConfig
+from speechadapt.training.distil.models import base_sources, load_decoder, load_model
+from speechadapt.training.distil.objective import TaughtObjective
 
 _SETTLED = ("dim", "repeat")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from speechadapt.adapters import store
+from speechadapt.adapters.attach import active
 from speechadapt.audio.augment import AugmentConfig
-from speechadapt.core.errors import CatalogError, ConfigError
-from speechadapt.core.files import atomic_write, atomic_write_json
-from speechadapt.core.limits import Count, NotNegative, Positive, Probability
+from speechadapt.core.errors import CatalogError, CheckpointError, ConfigError
+from speechadapt.core.files import atomic_write, atomic_write_json, read_json
+from speechadapt.core.limits import Count, CountOrNone, NotNegative, Positive, Probability
 from speechadapt.core.seed import generator
-from speechadapt.core.shapes import length_mask
+from speechadapt.core.shapes import Frames, Lengths, length_mask
 from speechadapt.data.audio_cache import AudioCache
 from speechadapt.data.corpora import pack
 from speechadapt.data.manifest import Utterance
@@ -36,7 +37,9 @@ from speechadapt.training.speech import DataConfig, SpeechRow, data_root
 
 HEAD_KIND = "mean_linear"
 REPORT_FILE = "report.json"
+_CLASSIFIER = "classifier"  # the files of an arm without an adapter
 _EVALUATED = 16  # clips encoded at a time
+_START_RATE = 3e-3  # of the head alone
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,9 @@ class Config:
         adapter_decay: Weight decay of the adapter.
         head_decay: Weight decay of the head.
         head_dropout: On the mean frame.
+        head_start: Steps of the head alone on the frozen encoder's mean frames, all of them at
+            once, before anything else is trained, so that the first gradients an adapter gets mean
+            something (https://arxiv.org/abs/2202.10054 section 4).
     """
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -92,6 +98,7 @@ class Config:
     adapter_decay: NotNegative | None = None
     head_decay: NotNegative | None = None
     head_dropout: Probability = 0.1
+    head_start: CountOrNone = 0
 
     def problems(self) -> list[str]:
         """Say which settings do not fit one another, the method or the models at hand."""
@@ -106,7 +113,9 @@ class Config:
 
 def build(config: Config) -> ClassifyObjective:
     """Make the objective of a run."""
-    return ClassifyObjective(config)
+    objective = ClassifyObjective(config)
+    objective.start_head()
+    return objective
 
 
 class MeanHead(nn.Module):
@@ -133,10 +142,29 @@ class MeanHead(nn.Module):
             frames: Encoder frames.
             lengths: Valid frames per row, at least 1.
         """
-        mask = length_mask(lengths, frames.shape[1])[..., None].to(frames.dtype)
-        mean = (frames * mask).sum(1) / mask.sum(1)
+        return self.read(mean_frame(frames, lengths))
+
+    def read(self, mean: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch classes"]:
+        """Return the scores of mean frames.
+
+        Args:
+            mean: As `mean_frame` returns them.
+        """
         scores: Tensor = self.linear(self.dropout(self.norm(mean)))
         return scores
+
+
+def mean_frame(
+    frames: Float[Tensor, "batch frames dim"], lengths: Tensor
+) -> Float[Tensor, "batch dim"]:
+    """Return the mean of every row's valid frames.
+
+    Args:
+        frames: Encoder frames.
+        lengths: Valid frames per row, at least 1.
+    """
+    mask = length_mask(lengths, frames.shape[1])[..., None].to(frames.dtype)
+    return (frames * mask).sum(1) / mask.sum(1)
 
 
 class ClassifyObjective(AdaptedObjective):
@@ -148,19 +176,25 @@ class ClassifyObjective(AdaptedObjective):
     Attributes:
         clips: What is trained on, chosen on and reported on.
         labels: The classes in the order of the head's outputs.
+        scores: What the last evaluation found.
     """
 
     score = "error"
+    head: MeanHead
 
     def __init__(self, config: Config) -> None:
         encoder, _ = load_base(config.base, config.padding)
+        clips = split_clips(config.data, config.clips)
         torch.manual_seed(config.trainer.seed)
+        # before any adapter draws its start, so that every arm has the same head
+        head = MeanHead(encoder.dim, len(clips.labels), config.head_dropout)
         super().__init__(encoder, config)
         self.config = config
-        self.clips: Clips = split_clips(config.data, config.clips)
-        self.labels = self.clips.labels
+        self.clips: Clips = clips
+        self.labels = clips.labels
         self.ids = tuple(sorted(item.id for item in self.clips.train))
-        self.head = MeanHead(encoder.dim, len(self.labels), config.head_dropout)
+        self.head = head
+        self.scores: dict[str, float] = {}
         self._make = FeatureMaker(encoder, config.augment)
         self._audio = {
             name: AudioCache(items, self._read, encoder.sample_rate)
@@ -169,6 +203,26 @@ class ClassifyObjective(AdaptedObjective):
 
     def _read(self, item: Utterance) -> tuple[Any, int]:
         return pack.read_audio(data_root(self.config.data), item)
+
+    def start_head(self) -> None:
+        """Train the head alone for `head_start` steps, on frames without any adapter."""
+        if not self.config.head_start:
+            return
+        with active(self.encoder, None):
+            means = torch.cat([mean_frame(*part).clone() for part in self._encoded("train")])
+        labels = torch.tensor(
+            [self.labels.index(label_of(item)) for item in self.clips.train], device=means.device
+        )
+        torch.manual_seed(self.config.trainer.seed)
+        optimiser = torch.optim.AdamW(self.head.parameters(), _START_RATE)
+        self.head.train()
+        with torch.enable_grad():
+            for _ in range(self.config.head_start):
+                optimiser.zero_grad()
+                loss: Any = functional.cross_entropy(self.head.read(means), labels)
+                loss.backward()
+                optimiser.step()
+        optimiser.zero_grad()
 
     def batch(self, step: int, rank: int) -> Batch:
         """Draw clips, every one once before any comes again; see `Objective.batch`."""
@@ -198,28 +252,33 @@ class ClassifyObjective(AdaptedObjective):
 
     def evaluate(self) -> dict[str, float]:
         """Return the share of dev clips whose class is missed."""
-        items = self.clips.dev
-        if not items:
-            return {"error": float("nan")}
-        found = self.predict("dev")
-        wrong = [name != label_of(item) for name, item in zip(found, items, strict=True)]
-        return {"error": float(np.mean(wrong))}
+        wrong = self.misses("dev")
+        self.scores = {"error": float(np.mean(wrong)) if wrong else float("nan")}
+        return self.scores
+
+    def misses(self, part: str) -> list[bool]:
+        """Return for each clip of a part whether its class is missed; see `predict`."""
+        items = getattr(self.clips, part)
+        return [
+            name != label_of(item) for name, item in zip(self.predict(part), items, strict=True)
+        ]
 
     @torch.no_grad()
     def predict(self, part: str) -> list[str]:
         """Return the class found for each clip of `train`, `dev` or `test`."""
-        audio, found = self._audio[part], list[str]()
+        best = [self.head(*each).argmax(-1).tolist() for each in self._encoded(part)]
+        return [self.labels[index] for each in best for index in each]
+
+    def _encoded(self, part: str) -> Iterator[tuple[Frames, Lengths]]:
+        """Encode the clips of a part, some at a time."""
+        audio, most = self._audio[part], self.encoder.window_s
+        count = None if most is None else round(most * self.encoder.sample_rate)
         for start in range(0, len(audio), _EVALUATED):
             indices = range(start, min(len(audio), start + _EVALUATED))
-            found += self._classes([torch.from_numpy(audio[index]) for index in indices])
-        return found
-
-    def _classes(self, signals: Sequence[Tensor]) -> list[str]:
-        most = self.encoder.window_s
-        count = None if most is None else round(most * self.encoder.sample_rate)
-        clips = [signal[:count].to(self.device) for signal in signals]
-        best = self.head(*self.encoder.encode(clips)).argmax(-1)
-        return [self.labels[index] for index in best.tolist()]
+            signals = [torch.from_numpy(audio[index])[:count] for index in indices]
+            with torch.no_grad():
+                frames, lengths = self.encoder.encode([one.to(self.device) for one in signals])
+            yield frames, lengths
 
     def summary(self) -> dict[str, str]:
         """Say what the run reads and trains; see `Objective.summary`."""
@@ -232,30 +291,66 @@ class ClassifyObjective(AdaptedObjective):
 
     def save(self, folder: Path) -> None:
         """Write the adapter with its head, or the tensors of another arm."""
+        if not self.scores:
+            self.eval()
+            self.evaluate()
         described = {"kind": HEAD_KIND, "labels": list(self.labels)}
-        training = {"data": self.summary()["train"], "steps": self.steps}
-        scores = self.evaluate()
         if self.handle is not None:
+            training = {"data": self.summary()["train"], "steps": self.steps}
             store.save(
                 self.handle,
                 folder,
                 training=training,
-                scores=scores,
+                scores=self.scores,
                 head=self.head.state_dict(),
                 head_config=described,
             )
             return
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
-        atomic_write(folder / "classifier.safetensors", lambda path: save_file(tensors, path))
-        atomic_write_json(folder / "classifier.json", described | {"base": self.config.base})
+        path = folder / f"{_CLASSIFIER}.safetensors"
+        atomic_write(path, lambda place: save_file(tensors, place))
+        atomic_write_json(folder / f"{_CLASSIFIER}.json", described | {"base": self.config.base})
+
+    def restore(self, folder: Path) -> None:
+        """Read what `save` wrote, in a run of the same arm, method and classes.
+
+        Args:
+            folder: Where it lies.
+
+        Raises:
+            CheckpointError: It is damaged, of other classes, or belongs to another base.
+        """
+        if self.handle is None:
+            own, path = self.state_dict(), folder / f"{_CLASSIFIER}.safetensors"
+            kept = store.read_tensors(folder, path.name)
+            described = read_json(folder / f"{_CLASSIFIER}.json")
+        else:
+            stored = store.read(folder)
+            store.check_base(self.encoder, stored)
+            own, path = self.handle.module.tensors(), folder / store.WEIGHTS
+            own |= {f"head.{name}": tensor for name, tensor in self.head.state_dict().items()}
+            described = stored.details.get("head") or {}
+            head = {f"head.{name}": tensor for name, tensor in stored.head.items()}
+            kept = {**stored.tensors, **head}
+        if described.get("labels") != list(self.labels):
+            raise CheckpointError(
+                f"'{folder}' tells apart {described.get('labels')}, this run {list(self.labels)}."
+            )
+        store.fill(own, kept, path, self.what)
 
     def finish(self, folder: Path) -> None:
-        """Write `report.json`: parameters, memory, time and the dev error."""
+        """Write `report.json`: parameters, memory, time, file size and the dev error."""
+        path = folder / REPORT_FILE
+        if not self.meter.seconds and path.is_file():
+            return  # the run was finished before
         whole = sum(part.numel() for part in self.encoder.model.parameters())
+        files = (folder / "last").glob("*.safetensors")
         report = {
             "what": self.what,
             "parameters": parameter_facts(self.trained_parameters(), whole),
             **self.meter.facts(),
+            "file_bytes": sum(one.stat().st_size for one in files),
+            "dev": {**self.scores, "items": len(self.clips.dev)},
         }
-        atomic_write_json(folder / REPORT_FILE, report)
+        atomic_write_json(path, report)

@@ -20,9 +20,16 @@ from speechadapt.audio.margin import add_margin
 from speechadapt.core.errors import CatalogError, ConfigError
 from speechadapt.core.limits import NotNegative, Probability
 from speechadapt.core.seed import generator
-from speechadapt.data.batch import BatchConfig
+from speechadapt.data.batch import BatchConfig, Row
+from speechadapt.data.recombine import Recombiner
 from speechadapt.decoders.masked_diffusion.decoder import DiffusionDecoder
-from speechadapt.decoders.masked_diffusion.losses import bound, masked_cross_entropy
+from speechadapt.decoders.masked_diffusion.losses import (
+    Places,
+    Ratios,
+    Rows,
+    bound,
+    masked_cross_entropy,
+)
 from speechadapt.decoders.masked_diffusion.options import DiffusionOptions
 from speechadapt.decoders.masked_diffusion.store import Heard, save_folder
 from speechadapt.encoders.base import PADDINGS
@@ -40,7 +47,7 @@ from speechadapt.training.diffusion_config import (
 )
 from speechadapt.training.diffusion_rows import TokenRows
 from speechadapt.training.diffusion_start import start, train_only
-from speechadapt.training.distil_models import base_sources
+from speechadapt.training.distil.models import base_sources
 from speechadapt.training.loop import TrainerConfig
 from speechadapt.training.objective import Batch, Group, Objective
 from speechadapt.training.scores import corpus_wer
@@ -152,6 +159,7 @@ class DiffusionObjective(Objective):
         self.speech = SpeechBatches(config.data, config.batch, config.augment, config.trainer.seed)
         self.ids = self.speech.ids
         self._lines = _lines(config.texts.file)
+        self._recombiner = Recombiner(self.speech.utterances)
         self._encoder = []  # listed: not a submodule, neither trained nor saved
         self.heard: Heard | None = None
         dim = 0
@@ -183,8 +191,7 @@ class DiffusionObjective(Objective):
         seed = self.config.trainer.seed
         random = generator(seed, "diffusion rows", step, rank)
         if self.config.stage == "text":
-            plan = self.speech.plan
-            texts = [self._text(plan.text(row), random) for row in plan.rows(step, rank)]
+            texts = [self._text(row, random) for row in self.speech.plan.rows(step, rank)]
             return self._rows(texts, seed, step, rank)
         rows = [self._or_noise(row, random) for row in self.speech.rows(step, rank)]
         features, lengths = self._features(rows, step)
@@ -194,17 +201,18 @@ class DiffusionObjective(Objective):
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """Return the cost of the hidden tokens and of the length, in nats."""
         frames = self._frames(batch)
-        hidden = batch["hidden"]
         log_probs = self._log_probs(batch, frames)
-        plain = masked_cross_entropy(log_probs, batch["tokens"], hidden)
+        tokens, hidden, ratios = _flat(batch)
+        plain = masked_cross_entropy(log_probs, tokens, hidden)
         loss = plain
         if self.config.masking.weighted:
-            costs = bound(log_probs, batch["tokens"], hidden, batch["ratios"])
-            loss = costs.sum() / (batch["valid"] - 1).sum()
-        spoken = batch["tokens"][hidden] != self.vocabulary.pad_id
+            costs = bound(log_probs, tokens, hidden, ratios)
+            loss = costs.sum() / _counted(batch)
+        wanted = tokens[hidden]
+        spoken = -log_probs.detach().gather(1, wanted[:, None])[wanted != self.vocabulary.pad_id]
         figures = {
             "hidden": float(plain.detach()),
-            "words": float(_mean(_wanted(log_probs, batch)[spoken].detach())),
+            "words": float(spoken.sum() / max(1, len(spoken))),
             "cut": float(batch["cut"].float().mean()),
         }
         if frames is not None and self.network.length_head is not None:
@@ -217,6 +225,8 @@ class DiffusionObjective(Objective):
     def summary(self) -> dict[str, str]:
         """Say what the run reads; see `Objective.summary`."""
         more = {"texts": f"{len(self._lines)} lines"} if self._lines else {}
+        if self.config.texts.recombine:
+            more["recombined"] = f"{len(self._recombiner)} sentences with slots"
         return self.speech.summary() | more
 
     def groups(self) -> Mapping[str, Group]:
@@ -242,11 +252,9 @@ class DiffusionObjective(Objective):
         for number in range(0, len(texts), _DEV_ROWS):
             rows = self._rows(texts[number : number + _DEV_ROWS], "dev", number)
             batch = {name: part.to(self.device) for name, part in rows.items()}
-            costs = bound(
-                self._log_probs(batch, None), batch["tokens"], batch["hidden"], batch["ratios"]
-            )
+            costs = bound(self._log_probs(batch, None), *_flat(batch))
             total += float(costs.sum())
-            tokens += int((batch["valid"] - 1).sum())
+            tokens += _counted(batch)
         return {"loss": total / max(1, tokens)}
 
     def save(self, folder: Path) -> None:
@@ -265,15 +273,22 @@ class DiffusionObjective(Objective):
         self, batch: Batch, frames: tuple[Tensor, Tensor] | None
     ) -> Float[Tensor, "hidden vocab"]:
         condition = None if frames is None else self.network.condition(*frames)
-        given = batch["tokens"].masked_fill(batch["hidden"], self.network.shape.mask_id)
-        states = self.network(given[:, None], batch["valid"], condition)[:, 0]
+        given = batch["tokens"][:, None].masked_fill(batch["hidden"], self.network.shape.mask_id)
+        states = self.network(given, batch["valid"], condition)
         logits: Tensor = self.network.head(states[batch["hidden"]])
         return logits.float().log_softmax(-1)
 
-    def _text(self, own: str, random: np.random.Generator) -> str:
-        if not self._lines or random.random() >= self.config.texts.share:
-            return own
-        return self._lines[int(random.integers(len(self._lines)))]
+    def _text(self, row: Row, random: np.random.Generator) -> str:
+        texts = self.config.texts
+        if self._lines and random.random() < texts.share:
+            return self._lines[int(random.integers(len(self._lines)))]
+        said = [self.speech.plan.utterances[index] for index in row.parts]
+        return " ".join(
+            self._recombiner.draw(item, random)
+            if random.random() < texts.recombine
+            else item.text or ""
+            for item in said
+        )
 
     def _or_noise(self, row: SpeechRow, random: np.random.Generator) -> SpeechRow:
         if random.random() >= self.config.no_speech_prob:
@@ -296,14 +311,16 @@ class DiffusionObjective(Objective):
         return [one.text for one in found]
 
 
-def _wanted(log_probs: Float[Tensor, "hidden vocab"], batch: Batch) -> Float[Tensor, " hidden"]:
-    """Return the cost of every hidden token."""
-    tokens = batch["tokens"][batch["hidden"]]
-    return -log_probs.gather(1, tokens[:, None])[:, 0]
+def _flat(batch: Batch) -> tuple[Rows, Places, Ratios]:
+    """Return tokens, hidden places and ratios with a row for every draw."""
+    hidden = batch["hidden"]
+    tokens = batch["tokens"][:, None].expand_as(hidden)
+    return tokens.flatten(0, 1), hidden.flatten(0, 1), batch["ratios"].flatten()
 
 
-def _mean(values: Float[Tensor, " values"]) -> Float[Tensor, ""]:
-    return values.sum() / max(1, len(values))
+def _counted(batch: Batch) -> int:
+    """Return how many tokens may be hidden, over all draws."""
+    return int((batch["valid"] - 1).sum()) * batch["hidden"].shape[1]
 
 
 def _lines(name: str) -> list[str]:

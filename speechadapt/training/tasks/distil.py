@@ -20,16 +20,16 @@ from speechadapt.core.errors import CatalogError, ConfigError
 from speechadapt.decoders.whisper_ar.decoder import WhisperDecoder
 from speechadapt.models.build import find_model
 from speechadapt.training.adapt_parts import is_hub_id
-from speechadapt.training.distil_config import Taught, TaughtConfig
-from speechadapt.training.distil_inputs import DegradeConfig
-from speechadapt.training.distil_loss import layer_paths
-from speechadapt.training.distil_models import (
+from speechadapt.training.distil.config import Taught, TaughtConfig
+from speechadapt.training.distil.inputs import DegradeConfig
+from speechadapt.training.distil.loss import layer_paths
+from speechadapt.training.distil.models import (
     base_sources,
     load_decoder,
     load_model,
     teacher_of,
 )
-from speechadapt.training.distil_objective import TaughtObjective
+from speechadapt.training.distil.objective import TaughtObjective
 
 
 @dataclass(frozen=True)

@@ -10,20 +10,20 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import ASTConfig, ASTFeatureExtractor, ASTModel
 
-from speechadapt.audio.augment import AugmentConfig
+from speechadapt.audio.augment import AugmentConfig, Signal
 from speechadapt.core.seed import derive_seed
 from speechadapt.data.batch import BatchConfig
 from speechadapt.encoders.features import ast_fbank
 from speechadapt.training.loop import TrainerConfig
 from speechadapt.training.objective import Batch, Objective
-from speechadapt.training.speech import DataConfig, SpeechBatches, mix_problems
+from speechadapt.training.speech import DataConfig, SpeechBatches, SpeechRow, mix_problems
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,8 @@ class Config:
         augment: Augmentation of the signals.
         model: Shape.
         masking: What is hidden.
+        crop: The part of a recording longer than the window that is looked at: its `start`, or a
+            `random` one in training.
         trainer: Steps.
     """
 
@@ -80,6 +82,7 @@ class Config:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: AstShape = field(default_factory=AstShape)
     masking: MaskingConfig = field(default_factory=MaskingConfig)
+    crop: Literal["start", "random"] = "start"
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
     def problems(self) -> list[str]:
@@ -107,6 +110,7 @@ class MaskedPatchObjective(Objective):
         shape = config.model
         torch.manual_seed(config.trainer.seed)
         self.extractor = ASTFeatureExtractor(max_length=shape.window_frames)
+        self._window = shape.window_frames * 160
         self.model = ASTModel(
             ASTConfig(
                 hidden_size=shape.dim,
@@ -142,7 +146,7 @@ class MaskedPatchObjective(Objective):
 
     def batch(self, step: int, rank: int) -> Batch:
         """Build padded features and an order of the patches; see `Objective.batch`."""
-        signals = [row.signal for row in self.speech.rows(step, rank)]
+        signals = [self._crop(row) for row in self.speech.rows(step, rank)]
         return self._inputs(signals, derive_seed(self.config.trainer.seed, "patches", step, rank))
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
@@ -181,9 +185,14 @@ class MaskedPatchObjective(Objective):
         copy.deepcopy(self.model).to(torch.float16).save_pretrained(folder)
         self.extractor.save_pretrained(folder)
 
-    def _inputs(self, signals: list[np.ndarray], seed: int) -> Batch:
-        window = self.config.model.window_frames * 160
-        clips = [torch.from_numpy(item[:window]) for item in signals]
+    def _crop(self, row: SpeechRow) -> Signal:
+        room = len(row.signal) - self._window
+        if self.config.crop == "start" or room <= 0:
+            return row.signal
+        return row.signal[int(row.random.integers(room + 1)) :]
+
+    def _inputs(self, signals: list[Signal], seed: int) -> Batch:
+        clips = [torch.from_numpy(item[: self._window]) for item in signals]
         features, _ = ast_fbank(clips, self.extractor)
         random = torch.Generator().manual_seed(seed)
         patches = self.places.shape[0]

@@ -30,7 +30,7 @@ from speechadapt.restoration.vocoder_folder import load_vocoder, make_vocoder, s
 from speechadapt.restoration.vocoder_loss import VocoderLossConfig
 from speechadapt.restoration.wavefit import WaveFitConfig, WaveFitVocoder
 from speechadapt.training.adapt_parts import is_hub_id
-from speechadapt.training.distil_models import base_sources
+from speechadapt.training.distil.models import base_sources
 from speechadapt.training.loop import TrainerConfig
 from speechadapt.training.objective import Batch, Group, Objective
 from speechadapt.training.restoration.adversary import duel
@@ -48,7 +48,7 @@ class Config:
 
     Args:
         data: Clean recordings, and noise and rooms where there is a cleaner.
-        batch: Batches; only a piece of each row reaches the vocoder.
+        batch: Batches; only pieces of each row reach the vocoder.
         source: What changes about the clean speech.
         damage: What the cleaner's clip suffers.
         loss: Weights of the terms.
@@ -65,6 +65,7 @@ class Config:
         istft: Shape of an inverse-STFT vocoder.
         sample_rate: Of the waveforms, in Hz.
         crop_s: Length of a piece.
+        crops: Pieces of each recording; the encoder hears it once for all of them.
         discriminator_rate: Learning rate of the discriminators, as a factor of the trainer's.
         adversarial_from: First step with discriminators; spectra alone count before it.
         dev_items: Most dev recordings scored.
@@ -87,6 +88,7 @@ class Config:
     istft: IstftConfig = field(default_factory=IstftConfig)
     sample_rate: Count = 16000
     crop_s: Positive = 0.6
+    crops: Count = 1
     discriminator_rate: NotNegative = 2.0
     adversarial_from: CountOrNone = 0
     dev_items: Count = 8
@@ -212,22 +214,21 @@ class VocoderObjective(Objective):
         """Build whole rows for the encoder and pieces for the vocoder; see `Objective.batch`."""
         seed, frames = self.config.trainer.seed, self.crop_frames
         signals = [row.signal for row in self.speech.rows(step, rank)]
-        starts = [
-            choose_start(signal, frames, self.hop, generator("crop", seed, step, rank, number))
-            for number, signal in enumerate(signals)
+        chances = [generator("crop", seed, step, rank, number) for number in range(len(signals))]
+        pieces = [
+            (signal, choose_start(signal, frames, self.hop, random))
+            for signal, random in zip(signals, chances, strict=True)
+            for _ in range(self.config.crops)
         ]
         heard = [
             self._heard(signal, seed, step, rank, number) for number, signal in enumerate(signals)
         ]
         features, lengths = self._features(heard)
-        real = [
-            cut_signal(signal, start, frames, self.hop)
-            for signal, start in zip(signals, starts, strict=True)
-        ]
+        real = [cut_signal(signal, start, frames, self.hop) for signal, start in pieces]
         return {
             "features": features,
             "lengths": lengths,
-            "starts": torch.tensor(starts),
+            "starts": torch.tensor([start for _, start in pieces]),
             "real": torch.stack(real),
             "step": torch.tensor(step // self.config.trainer.accumulate),
         }
@@ -239,6 +240,7 @@ class VocoderObjective(Objective):
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """Return the sum of the generator's and the discriminators' losses, and each term."""
         frames = self.ears.frames(batch["features"], batch["lengths"])
+        frames = frames.repeat_interleave(self.config.crops, dim=0)
         piece = cut_frames(frames, batch["starts"], self.crop_frames)
         real = gain_adjusted(batch["real"])
         made = self.vocoder(piece)

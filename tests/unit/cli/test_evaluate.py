@@ -45,6 +45,12 @@ def test_scores_come_as_a_table_or_as_json(folders: tuple[Path, Path], tmp_path:
     assert row["scores"]["lsd_db"] == found["scores"]["lsd_db"]["degraded"]["mean"]
 
 
+def test_pictures_are_drawn_where_asked(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    run("restoration", *folders, "--score", "none", "--pictures", tmp_path / "drawn")
+    assert {path.name for path in (tmp_path / "drawn").iterdir()} == {"worst.png", "median.png"}
+
+
 def test_an_unknown_score_names_the_near_one(folders: tuple[Path, Path]) -> None:
     with pytest.raises(ConfigError, match="Did you mean pesq"):
         run("restoration", *folders, "--score", "pesk")

@@ -52,7 +52,7 @@ def test_merge_writes_the_rows_and_verify_is_content(job, capsys):
 def test_retry_uses_the_options_of_the_last_run(job, monkeypatch):
     seen: list[tuple[Path, dict]] = []
     monkeypatch.setattr(
-        "speechadapt.jobs.transcribe.retry_job",
+        "speechadapt.jobs.execute.retry_job",
         lambda folder, **changes: seen.append((folder, changes)) or 0,
     )
     assert call("retry", job, "--workers", "2") == 0

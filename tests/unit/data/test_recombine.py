@@ -61,3 +61,13 @@ def test_the_same_random_stream_draws_the_same() -> None:
     made = Recombiner(ROWS)
     one, other = (made.draw(ROWS[0], np.random.default_rng(7)) for _ in range(2))
     assert one == other
+
+
+def test_a_value_is_not_found_across_the_border_of_another() -> None:
+    rows = [
+        row("1", "big red box and red box", first="big red", second="red box"),
+        row("2", "tin", second="tin"),
+    ]
+    made, random = Recombiner(rows), np.random.default_rng(0)
+    found = {made.draw(rows[0], random) for _ in range(50)}
+    assert found == {"big red box and red box", "big red box and tin"}

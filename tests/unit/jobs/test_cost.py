@@ -49,6 +49,15 @@ def test_the_lines_say_what_was_assumed() -> None:
     assert text.endswith("A note.")
 
 
+def test_requests_and_price_are_added_up() -> None:
+    config = CostConfig(hours=1000.0, rtf=0.1, shard_hours=100.0, part_mb=100.0, price_h=2.5)
+    cost = estimate(config)
+    # 100 h of 256 kbit/s are 11.52 GB: 116 parts in and 116 out.
+    assert cost.requests == 10 * (116 + 116 + 3)
+    assert cost.price == pytest.approx(100.0 * 2.5)
+    assert "price        250 at 2.5" in cost_lines(config, cost)
+
+
 def test_figures_are_checked() -> None:
     assert (
         "devices must be 1 or more"

@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 
 from speechadapt.core.errors import ConfigError
-from speechadapt.jobs.options import TranscribeOptions, parse_shard
+from speechadapt.jobs.options import TranscribeOptions
 
 
 def test_all_mistakes_are_named_at_once():
@@ -34,16 +34,6 @@ def test_what_only_schedules_is_no_part_of_the_identity():
     assert TranscribeOptions(beam_size=4).identity() != known
 
 
-def test_a_timeout_or_several_workers_ask_for_processes():
-    assert TranscribeOptions().engine_name == "serial"
-    assert TranscribeOptions(workers=2).engine_name == "process"
-    assert TranscribeOptions(timeout=5.0).engine_name == "process"
-    with pytest.raises(ConfigError, match="--timeout needs --engine process"):
-        TranscribeOptions(engine="serial", timeout=5.0)
-    with pytest.raises(ConfigError, match="--engine serial has one worker"):
-        TranscribeOptions(engine="serial", workers=2)
-
-
 def test_decoder_options_join_named_ones_and_free_ones():
     options = TranscribeOptions(
         language="en", option=("lm=words.txt", "temperature=[0, 0.2]", "alpha=0.7")
@@ -68,32 +58,6 @@ def test_what_a_diffusion_decoder_is_asked_goes_to_it_alone_where_it_is_asked():
     }
     with pytest.raises(ConfigError, match="--num-steps must be 1 or more, got 0"):
         TranscribeOptions(num_steps=0)
-
-
-def test_the_failure_limit_is_a_number_or_a_share():
-    assert TranscribeOptions().failure_limit(200) is None
-    assert TranscribeOptions(max_failures="7").failure_limit(200) == 7
-    assert TranscribeOptions(max_failures="2.5%").failure_limit(200) == 5
-
-
-def test_shards_count_from_one():
-    assert parse_shard(None, {}) == (0, 1)
-    assert parse_shard("1/4", {}) == (0, 4)
-    assert parse_shard("4/4", {}) == (3, 4)
-    for wrong in ("0/4", "5/4", "1-4", "x"):
-        with pytest.raises(ConfigError, match="1/n"):
-            parse_shard(wrong, {})
-
-
-def test_a_slurm_array_says_which_shard_it_is():
-    task = {
-        "SLURM_ARRAY_TASK_ID": "12",
-        "SLURM_ARRAY_TASK_MIN": "10",
-        "SLURM_ARRAY_TASK_COUNT": "3",
-    }
-    assert parse_shard("auto", task) == (2, 3)
-    with pytest.raises(ConfigError, match="SLURM_ARRAY_TASK_COUNT"):
-        parse_shard("auto", {"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_MIN": "1"})
 
 
 def test_every_field_explains_itself():

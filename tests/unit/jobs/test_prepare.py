@@ -58,7 +58,7 @@ def test_inputs_that_are_not_there_are_an_error_of_usage(options):
 
 def test_the_identity_is_what_comes_back_from_disk(options):
     job = prepare(options)
-    assert job.folder.read_identity() == identity_of(options, job.recogniser)
+    assert job.folder.read_identity() == identity_of(options, job.model)
 
 
 def test_shards_divide_all_items_among_them(options):

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from speechadapt.core.errors import ConfigError, JobError
+from speechadapt.core.errors import ConfigError
+from speechadapt.jobs.ledger import Record
 from speechadapt.jobs.options import TranscribeOptions
-from speechadapt.jobs.transcribe import retry_job, transcribe
+from speechadapt.jobs.plan import PlanItem
+from speechadapt.jobs.transcribe import KIND, transcribe
 
 
 def test_an_output_folder_must_be_named():
@@ -14,15 +16,23 @@ def test_an_output_folder_must_be_named():
         transcribe(TranscribeOptions(inputs=("a.wav",)))
 
 
-def test_beginning_anew_in_one_shard_is_refused(tmp_path: Path):
-    options = TranscribeOptions(
-        inputs=("a",), output=str(tmp_path / "out"), shard="1/2", overwrite=True
-    )
-    with pytest.raises(ConfigError, match="other shards"):
-        transcribe(options)
-    assert not (tmp_path / "out").exists()
+def test_an_item_has_a_file_for_each_format():
+    item = PlanItem("a", "a", "a", "deep/a")
+    options = TranscribeOptions(formats="json,txt")
+    assert KIND.outputs(options, item) == ("deep/a.txt", "deep/a.json")
 
 
-def test_retrying_where_there_is_no_job_is_refused(tmp_path: Path):
-    with pytest.raises(JobError, match="holds no job"):
-        retry_job(tmp_path)
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("a.txt", "", "is empty"),
+        ("a.txt", "yes", None),
+        ("a.json", "{", "is not JSON"),
+        ("a.vtt", "1", "is not WebVTT"),
+        ("a.vtt", "WEBVTT", None),
+    ],
+)
+def test_an_output_is_what_its_name_says(tmp_path: Path, name: str, text: str, problem: str | None):
+    (tmp_path / name).write_text(text)
+    record = Record("a", "k", "ok", row={"pred_text": "yes"})
+    assert KIND.check_output(tmp_path / name, record) == problem

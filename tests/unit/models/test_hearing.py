@@ -40,6 +40,14 @@ def test_a_decoder_is_joined_with_the_encoder_it_names(folder: Path) -> None:
     assert recogniser.decode_batch([np.zeros(0, np.float32)])[0].text == ""
 
 
+@pytest.mark.parametrize("seconds", [30, 31])
+def test_half_a_minute_of_noise_gives_no_text_without_a_flag(folder: Path, seconds: int) -> None:
+    noise = np.random.default_rng(0).normal(0.0, 0.1, seconds * 16000).astype(np.float32)
+    found = load(folder, **TINY).transcribe(noise, 16000)
+    assert found.text == "" or found.flags
+    assert (seconds == 31) == (found.flags == ("no_speech",))  # only what is cut is searched first
+
+
 def test_the_encoder_may_lie_elsewhere_but_not_be_another(
     folder: Path, tmp_path: Path, ctc_folder: Path
 ) -> None:
@@ -77,3 +85,11 @@ def test_the_decoder_alone_means_its_bundled_model(
     monkeypatch.setattr(build, "_PRETRAINED", tmp_path / "shelf")
     for decoder in ("diffusion", "masked_diffusion"):
         assert load(decoder=decoder, **TINY).name == "mini-diffusion"
+
+
+def test_a_bundled_model_that_did_not_come_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "_PRETRAINED", tmp_path)
+    with pytest.raises(CatalogError, match="'mini-diffusion', which that means, did not come"):
+        load(decoder="diffusion")

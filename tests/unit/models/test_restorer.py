@@ -1,4 +1,4 @@
-"""The restorer: exact lengths at every rate, levels, long recordings, damage, and its folder."""
+"""The restorer: exact lengths at every rate, levels, long recordings, damage, files."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from speechadapt.core.errors import AudioError, CheckpointError, ConfigError
-from speechadapt.core.files import read_json
-from speechadapt.encoders.tiny import write_tiny
-from speechadapt.models.restorer import RestoreConfig, Restorer, assemble, load_restorer
+from speechadapt.models.restorer import Restorer, first_of
 from speechadapt.restoration.cleaner import make_cleaner
 from speechadapt.restoration.cut import load_cut
 from speechadapt.restoration.istft import IstftConfig
+from speechadapt.restoration.request import Length, RestoreConfig
 from speechadapt.restoration.seams import PieceConfig
 from speechadapt.restoration.vocoder import Speech
-from speechadapt.restoration.vocoder_folder import make_vocoder, save_vocoder
+from speechadapt.restoration.vocoder_folder import make_vocoder
 from speechadapt.restoration.wavefit import WaveFitConfig
-from speechadapt.training.restoration.ears import Ears
 
 SHORT = RestoreConfig(pieces=PieceConfig(longest_s=0.5, context_s=0.1, fade_s=0.04))
 WAVEFIT = WaveFitConfig(
@@ -139,34 +138,59 @@ def test_odd_inputs_have_plain_outcomes(restorer: Restorer) -> None:
         restorer.restore(np.array([0.1, np.nan, 0.2], np.float32), 16000)
 
 
-def test_a_folder_gives_the_same_restorer(tiny_folder, tmp_path: Path) -> None:
-    folder = tiny_folder("w2v_bert")
-    cleaner, vocoder = parts(folder)
-    cleaner.save(tmp_path / "c")
-    save_vocoder(vocoder, tmp_path / "v", Ears(cleaner.encoder, cleaner).facts())
-    assemble(tmp_path / "c", tmp_path / "v", tmp_path / "r")
-    loaded = load_restorer(tmp_path / "r", folder)
-    wanted = Restorer(cleaner, vocoder).restore(noise(9000), 16000)
-    assert np.array_equal(loaded.restore(noise(9000), 16000), wanted)
-    assert len(loaded.cleaner.encoder.model.encoder.layers) == 1
-    assert read_json(tmp_path / "r" / "restorer.json")["base"]["family"] == "w2v_bert"
+def test_both_channels_come_to_a_loudness_together(restorer: Restorer) -> None:
+    both = np.stack([noise(32000), 0.25 * noise(32000, 1)]).astype(np.float32)
+    kept = restorer.restore(both, 16000, SHORT)
+    louder = restorer.restore(both, 16000, replace(SHORT, level="-30LUFS"))
+    gains = [float(np.abs(b).sum() / np.abs(a).sum()) for a, b in zip(kept, louder, strict=True)]
+    assert gains[0] == pytest.approx(gains[1], rel=1e-3)
 
 
-def test_parts_that_do_not_fit_are_refused(tiny_folder, tmp_path: Path) -> None:
-    folder = tiny_folder("w2v_bert")
-    cleaner, vocoder = parts(folder)
+def test_a_file_is_restored_and_saved(restorer: Restorer, tmp_path: Path) -> None:
+    stereo = np.stack([noise(12001), noise(12001, 1)])
+    soundfile.write(tmp_path / "x.wav", stereo.T, 24000, subtype="FLOAT")
+    found = restorer.restore(tmp_path / "x.wav", config=SHORT)
+    assert found.sample_rate == 24000
+    assert found.waveforms.shape == (2, 12001)
+    wanted = restorer.restore(stereo, 24000, SHORT)
+    np.testing.assert_array_equal(found.waveforms, wanted)
+    samples, rate = soundfile.read(found.save(tmp_path / "y.flac"), always_2d=True)
+    assert rate == 24000
+    np.testing.assert_allclose(samples.T, wanted, atol=1e-4)
+    assert restorer.restore(str(tmp_path / "x.wav"), output_rate=8000).sample_rate == 8000
+    with pytest.raises(ConfigError, match="no audio format is named 'mp3'"):
+        found.save(tmp_path / "y.mp3")
+
+
+def test_a_channel_in_portions_is_the_channel_whole(restorer: Restorer) -> None:
+    signal = noise(20000)
+    length = Length(20000, 16000, 24000)
+    parts = [
+        np.concatenate(
+            list(restorer.channel((signal[a : a + n] for a in range(0, 20000, n)), length, SHORT))
+        )
+        for n in (3000, 20000)
+    ]
+    assert len(parts[0]) == length.restored == 30000
+    np.testing.assert_array_equal(parts[0], parts[1])
+
+
+def test_of_portions_the_first_are_kept_and_the_rest_is_used_up() -> None:
+    portions = iter([np.zeros(3, np.float32)] * 3)
+    assert [len(one) for one in first_of(portions, 4)] == [3, 1]
+    assert next(portions, None) is None
+
+
+def test_other_weights_have_another_fingerprint(tiny_folder, restorer: Restorer) -> None:
+    same = Restorer(*parts(tiny_folder("w2v_bert")))
+    assert same.fingerprint() == restorer.fingerprint()
+    with torch.no_grad():
+        next(same.vocoder.parameters()).add_(1e-3)
+    assert same.fingerprint() != restorer.fingerprint()
+
+
+def test_parts_that_do_not_fit_are_refused(tiny_folder) -> None:
+    cleaner, _ = parts(tiny_folder("w2v_bert"))
     wrong = make_vocoder(Speech(7, 50.0, 16000), IstftConfig(width=8, layers=1))
     with pytest.raises(CheckpointError, match="the vocoder was made for width 7"):
         Restorer(cleaner, wrong)
-    cleaner.save(tmp_path / "c")
-    facts = Ears(cleaner.encoder, cleaner).facts()
-    save_vocoder(vocoder, tmp_path / "v", facts | {"layer": 2})
-    with pytest.raises(CheckpointError, match="the vocoder reads layer 2"):
-        assemble(tmp_path / "c", tmp_path / "v", tmp_path / "r")
-    save_vocoder(vocoder, tmp_path / "v", facts)
-    assemble(tmp_path / "c", tmp_path / "v", tmp_path / "r")
-    other = write_tiny("w2v_bert", tmp_path / "other", seed=3)
-    with pytest.raises(CheckpointError, match="was trained on"):
-        load_restorer(tmp_path / "r", other)
-    with pytest.raises(CheckpointError, match="was to be read as a restorer"):
-        load_restorer(tmp_path / "c", folder)

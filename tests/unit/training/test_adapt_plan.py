@@ -21,8 +21,8 @@ from speechadapt.training.adapt_plan import (
     share_for,
 )
 from speechadapt.training.adapt_text import Speller
-from speechadapt.training.own_data import Needs
-from speechadapt.training.own_split import Parts
+from speechadapt.training.own.data import Needs
+from speechadapt.training.own.split import Parts
 from tests.own_data import NEEDS
 
 SPELL = Speller()

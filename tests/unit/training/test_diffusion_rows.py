@@ -39,7 +39,7 @@ def test_the_start_and_what_lies_past_a_row_are_never_hidden() -> None:
     batch = rows(ratio=(1.0, 1.0))(TEXTS, 0)
     for row, valid in enumerate(batch["valid"].tolist()):
         expected = [0 < place < valid for place in range(batch["tokens"].shape[1])]
-        assert batch["hidden"][row].tolist() == expected
+        assert batch["hidden"][row].tolist() == [expected]
 
 
 def test_without_slack_every_position_is_filled() -> None:
@@ -53,7 +53,19 @@ def test_ratios_keep_to_their_range_and_all_follows_from_the_seed() -> None:
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["ratios"], other["ratios"])
     assert 0.7 <= float(first["ratios"].min()) <= float(first["ratios"].max()) <= 1.0
-    assert sorted(((first["ratios"] - 0.7) / 0.075).long().tolist()) == [0, 1, 2, 3]
+    strata = ((first["ratios"] - 0.7) / 0.075).long().flatten()
+    assert sorted(strata.tolist()) == [0, 1, 2, 3]
+
+
+def test_a_row_is_hidden_in_as_many_ways_as_are_drawn() -> None:
+    batch = rows(draws=3, ratio=(0.4, 0.6))(TEXTS, 0)
+    assert batch["hidden"].shape == (4, 3, batch["tokens"].shape[1])
+    assert batch["ratios"].shape == (4, 3)
+    first, second, third = batch["hidden"][3]
+    assert not torch.equal(first, second)
+    assert not torch.equal(second, third)
+    past = torch.arange(batch["tokens"].shape[1])[None, :] >= batch["valid"][:, None]
+    assert not (batch["hidden"] & past[:, None]).any()
 
 
 @pytest.mark.parametrize("texts", [[""], ["a"]])

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import multiprocessing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from torch import distributed
 
 from speechadapt.core.errors import ConfigError
 from speechadapt.decoders.masked_diffusion.ahead import write_ahead
@@ -13,6 +16,7 @@ from speechadapt.decoders.masked_diffusion.options import DiffusionOptions
 from speechadapt.decoders.masked_diffusion.strategies import fill, hidden_places
 from speechadapt.decoders.masked_diffusion.tiny import tiny_network, tiny_vocabulary
 from speechadapt.decoders.masked_diffusion.writer import Predictor
+from speechadapt.engines.reuse import DistributedShare
 
 PLAIN = DiffusionOptions(num_candidates=3, early_stop=False)
 
@@ -59,6 +63,39 @@ def test_steps_at_once_ask_less_often_and_do_not_hang_on_the_batch(
     plain = canvas(PLAIN, lengths)
     fill(predictor(network, 2, lengths), plain, PLAIN)
     assert not torch.equal(plain.tokens, together.tokens)  # an approximation, and it shows here
+
+
+def _work(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
+    )
+    lengths = [14, 9]
+    written = canvas(PLAIN, lengths)
+    with torch.no_grad():
+        predict = predictor(tiny_network(tiny_vocabulary(), 10), 2, lengths)
+        write_ahead(predict, written, hidden_places(written, PLAIN), 2, DistributedShare())
+    torch.save({"tokens": written.tokens, "passes": written.passes}, folder / f"{rank}")
+    distributed.destroy_process_group()
+
+
+@torch.no_grad()
+def test_two_processes_write_what_one_writes_with_two_steps_at_once(
+    network: DiffusionNetwork, tmp_path: Path
+) -> None:
+    context = multiprocessing.get_context("fork")
+    children = [context.Process(target=_work, args=(rank, tmp_path)) for rank in range(2)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(120)
+    assert [child.exitcode for child in children] == [0, 0]
+    batched = canvas(PLAIN, [14, 9])
+    write_ahead(predictor(network, 2, [14, 9]), batched, hidden_places(batched, PLAIN), 2)
+    for rank in range(2):
+        found = torch.load(tmp_path / str(rank), weights_only=True)
+        assert torch.equal(found["tokens"], batched.tokens)
+        assert found["passes"] == batched.passes == [3, 3]
 
 
 def test_guesses_that_are_drawn_are_not_reused() -> None:

@@ -10,13 +10,13 @@ from speechadapt.core.errors import ConfigError
 from speechadapt.data.batch import BatchConfig
 from speechadapt.decoders.ctc.decoder import CtcDecoder
 from speechadapt.encoders.catalog import load_encoder
-from speechadapt.training.distil_config import (
+from speechadapt.training.distil.config import (
     TaughtConfig,
     check_window,
     choose_score,
     make_reader,
 )
-from speechadapt.training.distil_models import TextReader, load_decoder
+from speechadapt.training.distil.models import TextReader, load_decoder
 from tests.tiny_tasks import whisper_folder
 
 

@@ -13,8 +13,8 @@ from speechadapt.data.batch import BatchConfig
 from speechadapt.data.manifest import Utterance
 from speechadapt.encoders.catalog import load_encoder
 from speechadapt.training.adapt_features import FeatureMaker
-from speechadapt.training.distil_inputs import DegradeConfig, PairMaker
-from speechadapt.training.distil_models import teacher_of
+from speechadapt.training.distil.inputs import DegradeConfig, PairMaker
+from speechadapt.training.distil.models import teacher_of
 from speechadapt.training.speech import DataConfig, SpeechBatches
 from tests import synthetic
 

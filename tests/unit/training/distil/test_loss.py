@@ -12,7 +12,7 @@ from speechadapt.adapters.attach import attach
 from speechadapt.core.errors import ConfigError, ShapeError
 from speechadapt.encoders.base import Encoder
 from speechadapt.encoders.catalog import families, load_encoder
-from speechadapt.training.distil_loss import (
+from speechadapt.training.distil.loss import (
     FrameLoss,
     FrameLossConfig,
     Heard,

@@ -12,7 +12,7 @@ from speechadapt.core.errors import CheckpointError, ConfigError
 from speechadapt.decoders.ctc.decoder import CtcDecoder
 from speechadapt.decoders.whisper_ar.decoder import WhisperDecoder
 from speechadapt.encoders.catalog import load_encoder
-from speechadapt.training.distil_models import (
+from speechadapt.training.distil.models import (
     IGNORED,
     TextReader,
     base_sources,

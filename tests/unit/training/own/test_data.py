@@ -10,7 +10,7 @@ import pytest
 
 from speechadapt.data.manifest import Utterance
 from speechadapt.training.adapt_text import Speller
-from speechadapt.training.own_data import (
+from speechadapt.training.own.data import (
     LEFT_OUT,
     NOTED,
     CheckConfig,

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from speechadapt.data.manifest import Utterance
 from speechadapt.training.adapt_text import Speller
-from speechadapt.training.own_data import Checked, Finding
-from speechadapt.training.own_report import about_letters, cautions, data_lines, part_lines, remarks
-from speechadapt.training.own_split import Parts
+from speechadapt.training.own.data import Checked, Finding
+from speechadapt.training.own.report import about_letters, cautions, data_lines, part_lines, remarks
+from speechadapt.training.own.split import Parts
 
 SPELL = Speller()
 

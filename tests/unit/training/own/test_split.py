@@ -7,7 +7,7 @@ import pytest
 from speechadapt.core.errors import DataError
 from speechadapt.data.manifest import Utterance
 from speechadapt.data.split import seconds_of
-from speechadapt.training.own_split import SplitConfig, divide
+from speechadapt.training.own.split import SplitConfig, divide
 
 
 def rows(count: int, seconds: float = 3.0, speakers: int = 0, split: str = "") -> list[Utterance]:

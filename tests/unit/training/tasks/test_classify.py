@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from speechadapt.core.errors import ConfigError
+from speechadapt.core.errors import CheckpointError, ConfigError
+from speechadapt.core.files import read_json
 from speechadapt.training.loop import train
 from speechadapt.training.tasks.classify import MeanHead
 
@@ -55,6 +56,9 @@ def test_an_arm_learns_tones_and_trains_only_its_part(
     objective.eval()
     start = loss_of(objective)
     train(objective, objective.config.trainer, tmp_path)
+    report = read_json(tmp_path / "report.json")
+    assert report["dev"] == objective.scores | {"items": len(objective.clips.dev)}
+    assert (report["file_bytes"] > 1e5) == (arm == "full")
     objective.eval()
     assert loss_of(objective) < 0.9 * start
     assert objective.evaluate()["error"] <= 1 / 3  # by chance: 2 / 3
@@ -71,6 +75,55 @@ def test_the_saved_head_says_what_its_outputs_are(build: Build, tmp_path: Path) 
     objective.save(tmp_path / "adapter")
     stored = store.read(tmp_path / "adapter")
     assert stored.details["head"]["labels"] == list(objective.labels)
+
+
+def test_the_head_is_started_on_frames_without_the_adapter(build: Build) -> None:
+    words = ["augment.time_masks=0", "augment.band_masks=0", "augment.formant=0"]
+    words += ["augment.tilt_db=0", "augment.tempo=[1,1]", "batch.max_rows=12"]
+    plain = build("classify", "arm=head", *words)
+    # this adapter changes the frames from the first
+    far = ["method=ast_bottleneck", "adapter={bottleneck: 4, order: sequential, residual: false}"]
+    adapted, head = (
+        build("classify", "head_start=200", *each, *words) for each in (far, ["arm=head"])
+    )
+    for name, tensor in adapted.head.state_dict().items():
+        assert torch.equal(tensor, head.head.state_dict()[name])
+    assert loss_of(head.eval()) < 0.9 * loss_of(plain.eval())
+    assert all(one.grad is None for one in head.parameters())
+
+
+@pytest.mark.parametrize("arm", ["adapter", "head", "full"])
+def test_what_was_saved_is_restored(build: Build, arm: str, tmp_path: Path) -> None:
+    objective = build("classify", f"arm={arm}").eval()
+    with torch.no_grad():
+        for value in objective.state_dict(keep_vars=True).values():
+            value += 0.1 * torch.randn(value.shape)
+        wanted = objective(objective.batch(0, 0))[0]
+    objective.save(tmp_path)
+    fresh = build("classify", f"arm={arm}", "trainer.seed=5").eval()
+    assert not torch.equal(fresh(objective.batch(0, 0))[0], wanted)
+    fresh.restore(tmp_path)
+    assert torch.equal(fresh(objective.batch(0, 0))[0], wanted)
+
+
+@pytest.mark.parametrize("arm", ["adapter", "head"])
+def test_other_classes_are_refused(build: Build, arm: str, tmp_path: Path) -> None:
+    objective = build("classify", f"arm={arm}")
+    objective.save(tmp_path)
+    objective.labels = (*objective.labels[1:], "zither")
+    with pytest.raises(CheckpointError, match=r"tells apart \[.*\], this run \[.*'zither'\]"):
+        objective.restore(tmp_path)
+
+
+def test_dev_is_looked_at_once_for_an_evaluation_and_what_is_saved_of_it(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objective = build("classify")
+    parts: list[str] = []
+    predict = objective.predict
+    monkeypatch.setattr(objective, "predict", lambda part: parts.append(part) or predict(part))
+    train(objective, objective.config.trainer, tmp_path)
+    assert parts == ["dev"]
 
 
 def test_a_fold_that_is_not_there_is_named(build: Build) -> None:

@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from speechadapt.data.manifest import Utterance
+from speechadapt.data.recombine import Recombiner
 from speechadapt.decoders.masked_diffusion.decoder import DiffusionDecoder
 from speechadapt.decoders.masked_diffusion.losses import draw_ratios, hide, masked_cross_entropy
 from speechadapt.decoders.masked_diffusion.network import DiffusionNetwork
@@ -112,6 +114,33 @@ def test_other_texts_are_read_by_their_share(build: Build, tmp_path: Path) -> No
     }
     assert texts <= {"a rare text", "another"}
     assert objective.summary()["texts"] == "2 lines"
+
+
+def test_slots_take_other_values_in_the_share_asked_for(build: Build, tmp_path: Path) -> None:
+    objective = build("diffusion", "stage=text", "texts.recombine=1", "batch.join_prob=0")
+    items = [
+        Utterance("x", text=f"{verb} {thing}", id=verb, extra={"slots": {"thing": thing}})
+        for verb, thing in (("bring", "tea"), ("take", "milk"))
+    ]
+    objective._recombiner = Recombiner(items)
+    objective.speech.plan.utterances[:] = [items[0]] * len(objective.speech.plan.utterances)
+    texts = {
+        objective.vocabulary.text(objective.vocabulary.until_end(row))
+        for step in range(6)
+        for row in objective.batch(step, 0)["tokens"].tolist()
+    }
+    assert texts == {"bring tea", "bring milk"}
+    assert objective.summary()["recombined"] == "2 sentences with slots"
+
+
+def test_more_draws_of_a_row_are_averaged(build: Build) -> None:
+    for weighted in ("true", "false"):
+        settings = (f"masking.weighted={weighted}", "model.dropout=0", "masking.ratio=[1,1]")
+        several, one = (build("diffusion", *settings, f"masking.draws={n}") for n in (3, 1))
+        several.load_state_dict(one.state_dict())
+        # with every token hidden each draw costs the same, so their mean is that of one
+        losses = [float(made(made.batch(0, 0))[0].detach()) for made in (several, one)]
+        assert losses[0] == pytest.approx(losses[1], rel=0.2)
 
 
 def test_a_share_of_the_rows_holds_noise_and_no_text(build: Build) -> None:

@@ -4,9 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import ASTModel
+
+from speechadapt.training.speech import SpeechRow
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +67,17 @@ def test_what_is_saved_is_the_encoder_alone(objective: Any, tmp_path: Path) -> N
     loaded = ASTModel.from_pretrained(tmp_path, use_safetensors=True)
     for name, part in objective.model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], part.half())
+
+
+def test_a_long_recording_is_looked_at_all_over_only_where_that_was_asked_for(
+    build: Callable[..., Any],
+) -> None:
+    signal = np.arange(30_000, dtype=np.float32)
+    for crop, several in (("start", False), ("random", True)):
+        objective = build("masked_patch", f"crop={crop}")
+        rows = [SpeechRow(signal, "", np.random.default_rng(seed)) for seed in range(9)]
+        starts = {float(objective._crop(row)[0]) for row in rows}
+        assert (len(starts) > 1) == several
+        assert all(30_000 - start >= objective._window for start in starts)
+        short = SpeechRow(signal[: objective._window], "", np.random.default_rng(0))
+        assert len(objective._crop(short)) == objective._window

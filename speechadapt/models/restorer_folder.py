@@ -1,0 +1,161 @@
+"""Restorers on disk: putting a trained cleaner and a trained vocoder together, and loading them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from speechadapt.adapters import store
+from speechadapt.core.errors import CatalogError, CheckpointError
+from speechadapt.core.files import atomic_write_json, read_json
+from speechadapt.encoders.source import quiet_progress
+from speechadapt.models.build import RESTORER, RESTORER_TYPE, find_model
+from speechadapt.models.card import bundled_models
+from speechadapt.models.restorer import Restorer
+from speechadapt.restoration.cleaner import Cleaner, cleaner_layer, load_cleaner
+from speechadapt.restoration.cut import load_cut
+from speechadapt.restoration.vocoder_folder import load_vocoder, read_vocoder, save_vocoder
+
+if TYPE_CHECKING:
+    from speechadapt.encoders.w2v_bert import W2vBertEncoder
+
+CONFIG = "config.json"
+FORMAT = "speechadapt restorer"
+_PARTS = ("encoder", "cleaner", "vocoder")
+
+
+def assemble(
+    cleaner: Path,
+    vocoder: Path,
+    folder: Path,
+    *,
+    base: str | Path | None = None,
+    half: bool = False,
+) -> Path:
+    """Put a trained cleaner and a trained vocoder together as a restorer.
+
+    Args:
+        cleaner: Folder of the cleaner.
+        vocoder: Folder of the vocoder.
+        folder: The restorer's; is made, and what it held of a restorer is replaced.
+        base: The frozen encoder: a bundled model, a folder or a hub id; None takes the one that
+            the cleaner names.
+        half: Store all weights in half precision, as bundled models are.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        CatalogError: The encoder is not there.
+        CheckpointError: A folder is damaged, the encoder is another one, or the vocoder was made
+            for other features.
+    """
+    stored, features = store.read(cleaner).base, read_vocoder(vocoder)["features"]
+    layer = cleaner_layer(cleaner)
+    theirs: dict[str, Any] = features.get("base", {})
+    if features.get("layer") != layer or theirs.get("files") != stored.get("files"):
+        raise CheckpointError(
+            f"the cleaner gives features of layer {layer} of {stored.get('name')} "
+            f"({str(stored.get('files'))[:8]}...), the vocoder reads layer {features.get('layer')} "
+            f"of {theirs.get('name')} ({str(theirs.get('files'))[:8]}...). Train them on the same."
+        )
+    named = stored.get("name") if base is None else base
+    known = load_cleaner(cleaner, find_model(named))
+    for name in _PARTS:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    dtype = torch.float16 if half else torch.float32
+    cut = _write_encoder(known.encoder, folder / "encoder", dtype)
+    handle = store.load(cut, cleaner, name=known.handle.name, any_base=True)
+    handle.module.to(dtype)
+    training, scores = (handle.notes.get(key) for key in ("training", "scores"))
+    Cleaner(cut, handle).save(folder / "cleaner", training, scores)
+    made = load_vocoder(vocoder)
+    save_vocoder(made.to(dtype), folder / "vocoder", features)
+    facts = {
+        "format": FORMAT,
+        "version": 1,
+        "model_type": RESTORER_TYPE,
+        "base": stored,
+        "layer": layer,
+        "sample_rate": made.speech.sample_rate,
+    }
+    atomic_write_json(folder / CONFIG, facts)
+    return folder
+
+
+def load_restorer(folder: Path) -> Restorer:
+    """Load a restorer.
+
+    Args:
+        folder: What `assemble` wrote.
+
+    Returns:
+        The restorer, on the CPU.
+
+    Raises:
+        CheckpointError: The folder is damaged, or holds something else.
+    """
+    read_restorer(folder)
+    cleaner = load_cleaner(folder / "cleaner", folder / "encoder")
+    return Restorer(cleaner, load_vocoder(folder / "vocoder"))
+
+
+def read_restorer(folder: Path) -> dict[str, Any]:
+    """Return what a folder says about the restorer it holds.
+
+    Args:
+        folder: What `assemble` wrote.
+
+    Raises:
+        CheckpointError: It holds none that this release reads.
+    """
+    try:
+        facts: dict[str, Any] = read_json(folder / CONFIG)
+        known = facts.get("format") == FORMAT and facts["version"] == 1
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"'{folder}' was to be read as a restorer, but: {error}") from error
+    if not known:
+        raise CheckpointError(
+            f"'{folder}' was to be read as a restorer, but its {CONFIG} says "
+            f"format {facts.get('format')!r}, version {facts.get('version')!r}. Make one with "
+            "`models.restorer_folder.assemble`."
+        )
+    return facts
+
+
+def find_restorer(name: str | Path | None = None) -> Path:
+    """Return the folder of a restorer.
+
+    Args:
+        name: A bundled one or a folder; None means `mini-restorer`.
+
+    Raises:
+        CatalogError: There is none of that name.
+    """
+    asked = RESTORER if name is None else str(name)
+    bundled = bundled_models()
+    if asked in bundled:
+        return bundled[asked]
+    folder = Path(asked).expanduser()
+    if folder.is_dir():
+        return folder
+    if asked == RESTORER:
+        raise CatalogError(
+            f"'{RESTORER}' did not come with this release: it is not trained yet. Train a cleaner "
+            "and a vocoder by recipes/restore, put them together "
+            "(`speechadapt.models.restorer_folder.assemble`), and give --model FOLDER."
+        )
+    found = [key for key in bundled if (bundled[key] / "vocoder").is_dir()]
+    more = f" Bundled restorers: {', '.join(found)}." if found else ""
+    raise CatalogError(f"there is no restorer's folder '{asked}'.{more}")
+
+
+def _write_encoder(encoder: W2vBertEncoder, folder: Path, dtype: torch.dtype) -> W2vBertEncoder:
+    """Write the kept layers as a model folder, and load them from there, as a user will."""
+    with quiet_progress():
+        encoder.model.to(dtype).save_pretrained(folder)
+    encoder.extractor.save_pretrained(folder)
+    return load_cut(folder, int(encoder.model.config.num_hidden_layers))

@@ -1,0 +1,1 @@
+"""Training on several tasks at once: settings, fusion, the matrix of adapters and tasks."""

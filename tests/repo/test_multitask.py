@@ -1,0 +1,325 @@
+"""The comparison of ways to serve many tasks: its plan, its suite, and all of it in the small."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import multitask
+import multitask_fewshot
+import multitask_plan
+import multitask_report
+import multitask_retrieval
+import multitask_scores
+import multitask_suite
+import multitask_tables
+import numpy as np
+import pytest
+import soundfile
+import torch
+from grid_plan import Run
+from multitask_plan import Plan
+from multitask_suite import Task
+
+from speechadapt.adapters.retrieval_index import Entry, Index
+from speechadapt.config.shipped import recipe_names
+from speechadapt.core.errors import CheckpointError, ConfigError
+from speechadapt.data.suite import read_suite
+from tests import synthetic
+from tests.tiny_tasks import SHORT, base_folder
+
+RETRIEVAL = {
+    "kind": "retrieval",
+    "layer": 1,
+    "accuracy": {"low": 1.0, "high_room": 0.5},
+    "mean_accuracy": 0.75,
+    "false_abstain": 0.04,
+    "sounds_abstain": 0.9,
+    "elsewhere": {"vctk (en)": {"items": 4, "right": 0.25, "nearest": {"low": 3}}},
+    "left_out": {"tones": {"abstain": 0.8, "false_abstain": 0.1, "items": 2.0}},
+}
+PLAN = Plan(("a", "b"), (0.1, 0.2), (1, 2))
+TINY = (
+    "roles=[]",
+    "prefix.cache=none",
+    "alphabet=texts",
+    "keep_head=false",
+    *SHORT,
+    "batch.batch_s=4",
+)
+FACTS = {"processor": "none", "threads": 1, "torch": "none", "command": "none"}
+MIXED = ("shared", "shared_lora", "full", "gated", "mhr_task", "mhr_z")
+TASKS = (
+    Task("low", "tones", "low tones"),
+    Task("low_noisy", "tones", "low tones in noise", damage="noise"),
+    Task("high_room", "chords", "high chords in rooms", damage="room"),
+)
+
+
+def done(*runs: tuple[str, float, int, float]) -> dict[Run, Mapping[str, Any]]:
+    return {Run(arm, rate, seed): {"dev": dev} for arm, rate, seed, dev in runs}
+
+
+def everything(*arms: str) -> dict[Run, Mapping[str, Any]]:
+    """Return finished runs of arms: the second rate is best, both seeds are done."""
+    rows = [(arm, 0.1, 1, 0.9) for arm in arms] + [(arm, 0.2, 1, 0.5) for arm in arms]
+    return done(*rows, *((arm, 0.2, 2, 0.5) for arm in arms))
+
+
+def test_every_arm_is_a_recipe() -> None:
+    known = set(recipe_names())
+    assert {multitask_plan.recipe_of(arm) for arm in PLAN.arms} <= known
+    assert len(set(PLAN.arms)) == len(PLAN.arms)
+    assert multitask_plan.task_of("single:ar_digits") == "ar_digits"
+    assert multitask_plan.task_of("shared") == ""
+
+
+def test_the_head_comes_first_and_all_else_waits_for_it() -> None:
+    assert {run.arm for run in PLAN.missing(PLAN.arms, {})} == {"head"}
+    head = done(("head", 0.1, 1, 0.4), ("head", 0.2, 1, 0.5))
+    after = [run.arm for run in PLAN.missing(PLAN.arms, head)]
+    assert "head" not in after  # one seed serves all
+    assert {"single:a", "shared", "full", "joint"} <= set(after)
+    assert not {"gated", "attention", "mhr_z"} & set(after)
+
+
+def test_an_arm_waits_for_what_it_starts_from_of_its_seed() -> None:
+    runs = everything("head", "single:a", "mhr_task")
+    assert not PLAN.missing(["gated"], runs)
+    runs |= done(("single:b", 0.1, 1, 0.9), ("single:b", 0.2, 1, 0.5))
+    assert [run.seed for run in PLAN.missing(["gated"], runs)] == [1, 1]
+    runs |= done(("gated", 0.1, 1, 0.3), ("gated", 0.2, 1, 0.4))
+    assert not PLAN.missing(["gated"], runs)  # the second seed lacks single:b
+    runs |= done(("single:b", 0.2, 2, 0.5))
+    assert PLAN.missing(["gated"], runs) == [Run("gated", 0.1, 2)]
+    assert {run.rate for run in PLAN.missing(["mhr_z"], runs)} == {0.1, 0.2}
+
+
+def test_rates_are_chosen_for_all_arms_before_other_seeds_are_run() -> None:
+    runs = everything("head") | done(("shared", 0.1, 1, 0.2), ("shared", 0.2, 1, 0.2))
+    missing = PLAN.missing(["shared", "full"], runs)
+    assert missing == [Run("full", 0.1, 1), Run("full", 0.2, 1), Run("shared", 0.1, 2)]
+    assert PLAN.missing(["hyper_small", "shared"], runs)[0] == Run("shared", 0.1, 2)
+
+
+def test_the_rate_is_the_best_on_dev_of_the_first_seed() -> None:
+    runs = done(("shared", 0.1, 1, 0.5))
+    assert PLAN.of_seed("shared", 1, runs) is None
+    runs |= done(("shared", 0.2, 1, 0.4))
+    assert PLAN.of_seed("shared", 1, runs) == Run("shared", 0.2, 1)
+    assert PLAN.of_seed("shared", 2, runs) is None
+    assert PLAN.of_seed("head", 2, everything("head")) == Run("head", 0.2, 1)
+    assert not PLAN.finished("shared", runs)
+    assert PLAN.finished("shared", everything("shared"))
+
+
+def test_arms_are_named_one_by_one_or_by_their_kind() -> None:
+    assert PLAN.chosen(["single", "full"]) == ("single:a", "single:b", "full")
+    assert PLAN.chosen([]) == PLAN.arms
+    with pytest.raises(ConfigError, match=r"there is no arm 'shard'\. Did you mean shared"):
+        PLAN.chosen(["shard"])
+
+
+def test_another_suite_or_base_is_another_protocol(tmp_path: Path) -> None:
+    versions = {
+        multitask_plan.protocol("s", "w", (0.1,)),
+        multitask_plan.protocol("t", "w", (0.1,)),
+        multitask_plan.protocol("s", "v", (0.1,)),
+        multitask_plan.protocol("s", "w", (0.2,)),
+    }
+    assert len(versions) == 4
+    file = tmp_path / "lines.jsonl"
+    file.write_text('{"protocol": "a"}\n{"protocol": "b"}\n')
+    assert multitask_plan.read_results(file, "b") == [{"protocol": "b"}]
+
+
+@pytest.fixture
+def pack(tmp_path: Path) -> Path:
+    """Return a made pack whose corpora have a test split each."""
+    root = synthetic.write_pack(tmp_path / "pack", ("tones", "chords"), ("noise",), ("rir",))
+    for name in ("tones", "chords", "noise", "rir"):
+        manifest = root / "manifests" / f"{name}.jsonl"
+        rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+        source = "dev" if name in ("tones", "chords") else "train"
+        held = [
+            row | {"split": "test", "id": f"{row['id']}-t"}
+            for row in rows
+            if row["split"] == source
+        ]
+        manifest.write_text("".join(f"{json.dumps(row)}\n" for row in [*rows, *held]))
+    return root
+
+
+def test_a_suite_codes_all_clips_alike_and_damages_by_id(pack: Path, tmp_path: Path) -> None:
+    facts = [multitask_suite.make(pack, tmp_path / name, TASKS) for name in ("one", "two")]
+    assert facts[0] == facts[1]  # the same clips get the same noise
+    assert facts[0]["items"]["low"] == {"train": 8, "dev": 2, "test": 2}
+    suite = read_suite(tmp_path / "one" / "suite.jsonl")
+    assert list(suite) == [task.name for task in TASKS]
+    signals = {}
+    for task in TASKS[:2]:
+        row = suite.split("test").of(task.name)[0]
+        signals[task.name], rate = soundfile.read(row.audio_filepath)
+        assert rate == multitask_suite.RATE
+        twin = tmp_path / "two" / Path(row.audio_filepath).relative_to(tmp_path / "one")
+        assert Path(row.audio_filepath).read_bytes() == twin.read_bytes()
+    clean, noisy = signals.values()
+    original = multitask_suite.read(pack, multitask_suite.rows_of(pack, TASKS[0], "test")[0])
+    assert len(clean) == len(noisy) == len(original)
+    coding, noise = (np.mean((one - original) ** 2) for one in (clean, noisy))
+    assert 0 < coding < noise / 3
+
+
+def test_a_task_is_a_part_of_a_corpus_and_not_too_long(pack: Path) -> None:
+    numbers = Task("numbers", "tones", "", field="text")
+    others = Task("others", "tones", "", field="text", digits=False)
+    texts = {row.text for row in multitask_suite.rows_of(pack, numbers, "train")}
+    assert texts <= set(multitask_suite.DIGITS)
+    rest = {row.text for row in multitask_suite.rows_of(pack, others, "train")}
+    assert rest
+    assert not rest & set(multitask_suite.DIGITS)
+    short = multitask_suite.rows_of(pack, Task("short", "tones", "", train_s=1.5), "train")
+    assert 0 < sum(row.duration or 0 for row in short) <= 1.5
+
+
+@pytest.fixture
+def world(pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> multitask.Comparison:
+    """Return a comparison of a few arms, one rate and two seeds on a tiny model and made speech."""
+    free = {
+        name: multitask_plan.FREE[name]
+        for name in ("oracle", "mean", "retrieval", "mera_wts", "svd")
+    }
+    monkeypatch.setattr(multitask_plan, "MAIN", MIXED)
+    monkeypatch.setattr(multitask_plan, "EXTRA", ())
+    for module in (multitask_report, multitask_tables):
+        monkeypatch.setattr(module, "MIXED", MIXED)
+        monkeypatch.setattr(module, "FREE", free)
+    monkeypatch.setattr(multitask_scores, "FREE", free)
+    monkeypatch.setattr(multitask_retrieval, "check", lambda *_: RETRIEVAL)
+    multitask_suite.make(pack, tmp_path / "suite", TASKS)
+    words = [f"base={base_folder(tmp_path)}", f"data.root={pack}", *TINY]
+    folder, results = tmp_path / "runs", tmp_path / "multitask.jsonl"
+    return multitask.Comparison(folder, tmp_path / "suite", results, (1, 2), words, (0.01,))
+
+
+def test_a_comparison_is_trained_in_sittings_and_scored_once(
+    world: multitask.Comparison, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    world.go(0.0)
+    assert not world.lines()
+    world.go(None, ["head"])
+    before = world.lines()
+    world.go(None, ["gated"])
+    assert world.lines() == before
+    assert "what they start from is missing: gated" in capsys.readouterr().out
+    world.go(None)
+    lines = world.lines()
+    assert lines[: len(before)] == before
+    kinds = 2 * len(TASKS) + len(MIXED)
+    assert len(lines) == 1 + 2 * kinds
+    runs = {(one["arm"], one["seed"]): one for one in lines}
+    single, gated = runs["single:low", 1], runs["gated", 1]
+    assert single["trained"] == single["held"] > 0
+    assert gated["held"] == gated["trained"] + len(TASKS) * single["held"]
+    assert runs["full", 1]["trained"] == runs["full", 1]["encoder"]
+
+    multitask_report.report(world, FACTS)
+    kinds = [one["kind"] for one in world.lines()]
+    assert (kinds.count("test"), kinds.count("free")) == (1 + len(MIXED) * 2, 5 * 2)
+    assert (kinds.count("items"), kinds.count("matrix"), kinds.count("routing")) == (1, 1, 1)
+    page = world.results.with_suffix(".md")
+    text = page.read_text()
+    for part in (
+        "`oracle`",
+        "`mean`",
+        "`head`",
+        "(oracle)",
+        "75.0 %",
+        "Best on dev of the",
+        "bar: at most",
+    ):
+        assert part in text
+    (cosine,) = (one for one in world.lines() if one["kind"] == "cosine")
+    assert -1 <= cosine["cosine"] <= 1
+    assert f"`shared_lora` {cosine['cosine']:.2f}" in text
+    for name in ("multitask-matrix.png", "multitask-gated.png"):
+        assert f"({name})" in text
+        assert (page.parent / name).is_file()
+    multitask_report.report(world, FACTS)
+    assert [one["kind"] for one in world.lines()] == kinds  # test was looked at once
+    assert page.read_text() == text
+
+
+def test_a_rate_that_makes_a_run_diverge_is_passed_over(
+    world: multitask.Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object) -> None:
+        raise CheckpointError("the loss is nan. Start anew with a smaller trainer.learning_rate")
+
+    monkeypatch.setattr(multitask, "train", lost)
+    world.go(None, ["head"])
+    (line,) = world.lines()
+    assert line["dev"] == multitask.DIVERGED
+    other = Run("head", 0.001, 1)
+    plan = Plan(world.plan.tasks, (0.001, 0.01), (1,))
+    runs = {**multitask_plan.runs_of([line]), other: {"dev": 0.9}}
+    assert plan.of_seed("head", 1, runs) == other
+
+
+def test_a_mean_that_is_a_single_adapter_scores_as_that_adapter(
+    world: multitask.Comparison,
+) -> None:
+    world.go(None, ["head", "single"])
+    stage = multitask_scores.Stage(world, "single", 1)
+    dev = multitask_scores.sets_of(world.ground.dev)
+    alone = stage.matrix(dev, "")
+    tasks = world.plan.tasks
+    assert list(alone) == ["(base)", *tasks]
+    oracle = stage.score("oracle", dev, "")
+    for task in tasks:
+        assert oracle[task].cer == alone[task][task]["cer"]
+        run = world.plan.of_seed(f"single:{task}", 1, multitask_plan.runs_of(world.lines()))
+        line = multitask_plan.runs_of(world.lines())[run]
+        assert line["dev"] == pytest.approx(oracle[task].cer, abs=1e-4)
+
+
+def test_few_recordings_are_learnt_from_once_for_each_way_and_seed(
+    world: multitask.Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ways = {name: multitask_fewshot.WAYS[name] for name in ("single", "shared", "mera")}
+    monkeypatch.setattr(multitask_fewshot, "WAYS", ways)
+    monkeypatch.setattr(multitask_fewshot, "SHOTS", (1, 3))
+    monkeypatch.setattr(multitask_fewshot, "STEPS", 2)
+    few = multitask_fewshot.FewShot(world, tmp_path / "few.jsonl", (1,))
+    with pytest.raises(ConfigError, match="the arm 'single:low' is not finished"):
+        few.go(["low"])
+    world.go(None, ["head", "single", "shared"])
+    few.go(["low"])
+    lines = few.lines()
+    done = {(one["way"], one["shots"]) for one in lines}
+    assert done == {(way, shots) for way in ways for shots in (0, 1, 3)} - {("single", 0)}
+    assert len(lines) == len(done)
+    few.go(["low"])
+    assert few.lines() == lines
+    assert few.config("shared", "low", 3, 1).tasks == ("low",)
+    assert few.config("shared", "low", 3, 1).start.endswith("shared-without-low/last")
+    page = multitask_fewshot.table(lines)
+    assert "## low (CER on test)" in page
+    assert "| way | trained | 0 recordings | 1 recordings | 3 recordings |" in page
+
+
+def test_strangers_are_left_to_the_base_and_the_rest_finds_its_adapter() -> None:
+    centres = torch.tensor([[0.0, 0.0], [10.0, 0.0]])
+    entries = tuple(Entry(name, name, "", "", 1.0) for name in ("low", "high"))
+    index = Index(entries, 1, "", centres, torch.zeros(2), torch.eye(2), 2.0)
+    near = {"low": torch.tensor([[0.5, 0.0], [9.5, 0.5]]), "high": torch.tensor([[10.0, 1.0]])}
+    found = multitask_retrieval.nearest(index, near)
+    assert found == {"low": {"low": 1, "high": 1}, "high": {"high": 1}}
+    assert multitask_retrieval.abstained(index, torch.cat(list(near.values()))) == 0.0
+    assert multitask_retrieval.abstained(index, torch.tensor([[5.0, 9.0], [0.0, 1.0]])) == 0.5
+    text = "\n".join(multitask_retrieval.section(RETRIEVAL))
+    assert "| tones | 2 | 80 | 10 |" in text
+    assert "| vctk (en) | 4 | 25 | low 3 |" in text

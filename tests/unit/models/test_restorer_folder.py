@@ -1,0 +1,108 @@
+"""A restorer's folder: whole in itself, the same restorer again, nothing that does not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from safetensors import safe_open
+
+import speechadapt
+from speechadapt.adapters.handle import base_of
+from speechadapt.core.errors import CatalogError, CheckpointError
+from speechadapt.encoders.tiny import write_tiny
+from speechadapt.models.restorer import Restorer
+from speechadapt.models.restorer_folder import assemble, find_restorer, load_restorer
+from speechadapt.restoration.cleaner import make_cleaner
+from speechadapt.restoration.cut import load_cut
+from speechadapt.restoration.istft import IstftConfig
+from speechadapt.restoration.vocoder import Speech
+from speechadapt.restoration.vocoder_folder import make_vocoder, save_vocoder
+
+NOISE = (0.1 * np.random.default_rng(0).standard_normal(9000)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_folder, tmp_path_factory) -> tuple[Path, Path, Path, Restorer]:
+    """Write a cleaner and a vocoder; also give them joined in memory."""
+    base, root = tiny_folder("w2v_bert"), tmp_path_factory.mktemp("parts")
+    torch.manual_seed(0)
+    cleaner = make_cleaner(load_cut(base, 1), config={"bottleneck": 4})
+    for parameter in cleaner.handle.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    encoder = cleaner.encoder
+    speech = Speech(encoder.dim, encoder.frame_rate, 16000)
+    vocoder = make_vocoder(speech, IstftConfig(width=8, layers=1)).eval()
+    cleaner.save(root / "c", {"steps": 3}, {"loss": 0.5})
+    save_vocoder(vocoder, root / "v", {"base": base_of(encoder), "layer": 1})
+    return base, root / "c", root / "v", Restorer(cleaner, vocoder)
+
+
+def test_a_folder_gives_the_same_restorer_without_its_base(trained, tmp_path: Path) -> None:
+    base, cleaner, vocoder, joined = trained
+    folder = assemble(cleaner, vocoder, tmp_path / "r", base=base)
+    loaded = load_restorer(folder)
+    wanted = joined.restore(NOISE, 16000)
+    assert np.array_equal(loaded.restore(NOISE, 16000), wanted)
+    assert len(loaded.cleaner.encoder.model.encoder.layers) == 1
+    assert loaded.cleaner.handle.notes["training"] == {"steps": 3}
+    assemble(cleaner, vocoder, folder, base=base)
+    assert np.array_equal(load_restorer(folder).restore(NOISE, 16000), wanted)
+
+
+def test_half_precision_is_near_and_is_all_there_is(trained, tmp_path: Path) -> None:
+    base, cleaner, vocoder, joined = trained
+    folder = assemble(cleaner, vocoder, tmp_path / "r", base=base, half=True)
+    kinds = set()
+    for path in folder.rglob("*.safetensors"):
+        with safe_open(path, framework="numpy") as tensors:
+            kinds |= {tensors.get_slice(key).get_dtype() for key in tensors.keys()}
+    assert kinds == {"F16"}
+    found = load_restorer(folder).restore(NOISE, 16000)
+    wanted = joined.restore(NOISE, 16000)
+    assert float(np.abs(found - wanted).mean()) < 0.05 * float(np.abs(wanted).mean())
+
+
+def test_parts_that_do_not_fit_are_refused(trained, tiny_folder, tmp_path: Path) -> None:
+    base, cleaner, _, joined = trained
+    facts = {"base": base_of(joined.cleaner.encoder), "layer": 2}
+    save_vocoder(joined.vocoder, tmp_path / "v", facts)
+    with pytest.raises(CheckpointError, match="the vocoder reads layer 2"):
+        assemble(cleaner, tmp_path / "v", tmp_path / "r", base=base)
+    other = write_tiny("w2v_bert", tmp_path / "other", seed=3)
+    with pytest.raises(CheckpointError, match="was trained on"):
+        assemble(cleaner, trained[2], tmp_path / "r", base=other)
+    with pytest.raises(CheckpointError, match="was to be read as a restorer"):
+        load_restorer(cleaner)
+    with pytest.raises(CheckpointError, match="says format None"):
+        load_restorer(base)
+
+
+def test_the_bundled_one_loads_by_its_name_and_is_no_recogniser(
+    trained, tmp_path: Path, monkeypatch
+) -> None:
+    base, cleaner, vocoder, joined = trained
+    folder = assemble(cleaner, vocoder, tmp_path / "mini-restorer", base=base)
+    bundled = {"mini-restorer": folder}
+    monkeypatch.setattr("speechadapt.models.restorer_folder.bundled_models", lambda: bundled)
+    soundfile.write(tmp_path / "x.flac", NOISE, 16000)
+    restored = speechadapt.load("mini-restorer").restore(tmp_path / "x.flac")
+    samples, _ = soundfile.read(tmp_path / "x.flac", dtype="float32")
+    np.testing.assert_array_equal(restored.waveforms[0], joined.restore(samples, 16000))
+    with pytest.raises(CatalogError, match="'mini-restorer' is a restorer"):
+        speechadapt.load(folder)
+
+
+def test_a_restorer_is_a_bundled_name_or_a_folder(tmp_path: Path, monkeypatch) -> None:
+    assert find_restorer(tmp_path) == tmp_path
+    with pytest.raises(CatalogError, match="no restorer's folder 'nowhere'"):
+        find_restorer("nowhere")
+    monkeypatch.setattr("speechadapt.models.restorer_folder.bundled_models", dict)
+    with pytest.raises(CatalogError, match="'mini-restorer' did not come with this release"):
+        find_restorer()
+    bundled = {"mini-restorer": tmp_path}
+    monkeypatch.setattr("speechadapt.models.restorer_folder.bundled_models", lambda: bundled)
+    assert find_restorer() == find_restorer("mini-restorer") == tmp_path

@@ -1,0 +1,13 @@
+from __future__ import annotations
+
+from speechadapt.restoration.request import Length, RestoreConfig
+
+
+def test_a_length_is_rounded_once_at_every_rate() -> None:
+    length = Length(7777, 22050, 48000)
+    assert length.at(22050) == 7777
+    assert length.restored == length.at(48000) == round(7777 * 48000 / 22050)
+
+
+def test_the_level_is_kept_unless_asked_otherwise() -> None:
+    assert RestoreConfig().level == "keep"

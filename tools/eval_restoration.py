@@ -1,0 +1,247 @@
+"""Compare a restorer with its input, a spectral gate and its own vocoder on clean features.
+
+Usage: eval_restoration.py --model NAME_OR_FOLDER [--data ROOT] [--split dev|test] [--most N]
+                           [--iterations N] [--score pesq stoi dnsmos] [--output FILE]
+
+Arms, scored against the clean recording:
+
+    degraded   the input
+    gate       spectral gating: bins below 1.5 times their quietest tenth over time are turned down
+    restored   the restorer
+    oracle     the restorer's vocoder on the features of the clean recording: what cleaning could
+               reach at best
+
+Test sets are those of the pack (`mixtures` by language, `voicebank_pairs`). The dev set is the dev
+recordings of librispeech_clean and kerstin24, degraded by the preset `miipher` with training noises
+and rooms, seed 0. Choose on dev; look at test once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from bench_facts import describe_command
+from eval_pack import data_root
+
+from speechadapt.core.errors import SpeechadaptError
+from speechadapt.core.files import atomic_write_json
+from speechadapt.core.seed import generator
+from speechadapt.data.corpora.pack import load_corpus, read_audio
+from speechadapt.metrics.quality_listener import LISTENERS, at_rate, check_listeners
+from speechadapt.metrics.quality_report import Pair, Scored, score_signals, summary
+from speechadapt.models.restorer import Restorer
+from speechadapt.models.restorer_folder import find_restorer, load_restorer, read_restorer
+from speechadapt.restoration.cleaner import make_cleaner
+from speechadapt.restoration.cut import load_cut
+from speechadapt.restoration.request import RestoreConfig
+from speechadapt.restoration.vocoder import Vocoder
+
+ARMS = ("degraded", "gate", "restored", "oracle")
+SHOWN = ("lsd_db", "dnsmos_bak", "dnsmos_ovrl", "dnsmos_sig", "pesq", "estoi", "si_sdr_db")
+DEV_CORPORA = ("librispeech_clean", "kerstin24")
+_RATE = 16000
+_FFT, _HOP = 512, 128
+_ABOVE, _LEAST_GAIN = 1.5, 0.1
+
+
+@dataclass(frozen=True)
+class Case:
+    """One degraded recording with its clean one.
+
+    Args:
+        name: Its id.
+        group: The set it counts to.
+        clean: Samples.
+        degraded: As many.
+        sample_rate: Hz.
+    """
+
+    name: str
+    group: str
+    clean: np.ndarray
+    degraded: np.ndarray
+    sample_rate: int
+
+
+def oracle_of(folder: Path, vocoder: Vocoder) -> Restorer:
+    """Return a restorer that hears what is there: its cleaner is untrained and changes nothing."""
+    layers = read_restorer(folder)["layer"]
+    cleaner = make_cleaner(load_cut(folder / "encoder", layers), config={"bottleneck": 1})
+    return Restorer(cleaner, vocoder)
+
+
+def gated(signal: np.ndarray) -> np.ndarray:
+    """Turn down what does not rise above the quietest tenth of its frequency."""
+    window = torch.hann_window(_FFT)
+    samples = torch.from_numpy(np.pad(signal, (0, max(0, _FFT - len(signal)))))
+    spectrum = torch.stft(samples, _FFT, _HOP, window=window, return_complex=True)
+    size = spectrum.abs()
+    floor = torch.quantile(size, 0.1, dim=1, keepdim=True)
+    gain = (1 - _ABOVE * floor / size.clamp(min=1e-9)).clamp(min=_LEAST_GAIN)
+    made = torch.istft(spectrum * gain, _FFT, _HOP, window=window, length=len(samples))
+    return made[: len(signal)].numpy()
+
+
+def test_cases(root: Path) -> Iterator[Case]:
+    """Yield the pack's pairs, at the clean recording's rate."""
+    import soundfile
+
+    for one in load_corpus(root, "mixtures", "test"):
+        clean, rate = soundfile.read(root / one.extra["clean_audio"], dtype="float32")
+        yield _case(one.id or "", f"mixtures ({one.lang})", clean, rate, *read_audio(root, one))
+    pairs = {one.id: one for one in load_corpus(root, "voicebank_pairs", "test")}
+    for one in pairs.values():
+        if "clean_id" in one.extra:
+            clean, rate = read_audio(root, pairs[one.extra["clean_id"]])
+            noisy = read_audio(root, one)
+            yield _case(one.id or "", "voicebank_pairs", clean, rate, *noisy)
+
+
+def _case(name: str, group: str, clean: np.ndarray, rate: int, given: np.ndarray, own: int) -> Case:
+    degraded = at_rate(given, own, rate)
+    shared = min(len(clean), len(degraded))
+    return Case(name, group, clean[:shared], degraded[:shared], rate)
+
+
+def dev_cases(root: Path) -> Iterator[Case]:
+    """Yield dev recordings with seeded degradations of them."""
+    from speechadapt.audio.degrade import degrade, preset
+
+    sounds = {
+        name: [at_rate(*read_audio(root, one), _RATE) for one in load_corpus(root, name, "train")]
+        for name in ("noise", "rir")
+    }
+    for corpus in DEV_CORPORA:
+        for one in load_corpus(root, corpus, "dev"):
+            clean = at_rate(*read_audio(root, one), _RATE)
+            random = generator("eval", one.id or "", 0)
+            made = degrade(clean, _RATE, preset("miipher"), random, sounds["noise"], sounds["rir"])
+            worse = made.signal[: len(clean)]
+            worse = np.pad(worse, (0, len(clean) - len(worse)))
+            yield Case(one.id or "", f"{corpus}/dev", clean, worse, _RATE)
+
+
+def arms_of(
+    case: Case, restorer: Restorer, oracle: Restorer, config: RestoreConfig
+) -> dict[str, np.ndarray]:
+    """Return the signal of every arm."""
+    return {
+        "degraded": case.degraded,
+        "gate": gated(case.degraded),
+        "restored": restorer.restore(case.degraded, case.sample_rate, config),
+        "oracle": oracle.restore(case.clean, case.sample_rate, config),
+    }
+
+
+def measure(
+    cases: Sequence[Case],
+    restorer: Restorer,
+    oracle: Restorer,
+    config: RestoreConfig,
+    listeners: Sequence[str],
+) -> dict[str, dict[str, Any]]:
+    """Score every arm of every case.
+
+    Returns:
+        By set: a summary for each arm with the change against the input, and for `restored` those
+        against the gate and the oracle.
+    """
+    found: dict[str, list[dict[str, Mapping[str, float | None]]]] = {}
+    for number, case in enumerate(cases, 1):
+        signals = arms_of(case, restorer, oracle, config)
+        scores = {
+            arm: score_signals(case.clean, signal, case.sample_rate, listeners)
+            for arm, signal in signals.items()
+        }
+        for group in (case.group, "all"):
+            found.setdefault(group, []).append(scores)
+        print(f"{number} of {len(cases)}: {case.name}", file=sys.stderr)
+    return {group: summaries(rows) for group, rows in found.items()}
+
+
+def summaries(rows: Sequence[Mapping[str, Mapping[str, float | None]]]) -> dict[str, Any]:
+    """Return means with intervals for each arm, and what `restored` changes against the others."""
+
+    def against(arm: str, other: str) -> dict[str, Any]:
+        nowhere = Pair("", Path(), None)
+        return summary([Scored(nowhere, row[arm], row[other]) for row in rows])
+
+    found = {arm: against(arm, "degraded") for arm in ARMS}
+    return found | {
+        f"restored against {arm}": against("restored", arm) for arm in ("gate", "oracle")
+    }
+
+
+def table(groups: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the arms' means as a Markdown table."""
+    lines = ["| set | arm | " + " | ".join(SHOWN) + " |", "|---" * (len(SHOWN) + 2) + "|"]
+    for group, arms in groups.items():
+        for arm in ARMS:
+            rows = arms[arm]["scores"]
+            cells = [_cell(rows.get(score, {}).get("degraded")) for score in SHOWN]
+            lines.append(f"| {group} ({arms[arm]['items']}) | {arm} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(found: Mapping[str, Any] | None) -> str:
+    if not found or found["mean"] is None:
+        return "-"
+    return f"{found['mean']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", help="a restorer's name or folder (default: mini-restorer)")
+    parser.add_argument("--data", type=Path, help="the pack's folder (default: SPEECHADAPT_DATA)")
+    parser.add_argument("--split", choices=("dev", "test"), default="dev")
+    parser.add_argument("--most", type=int, help="only so many recordings, evenly spread")
+    parser.add_argument("--iterations", type=int, help="of the vocoder")
+    parser.add_argument("--score", nargs="*", default=list(LISTENERS), choices=LISTENERS)
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write everything as JSON")
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit code."""
+    given = list(sys.argv[1:] if words is None else words)
+    arguments = parse(given)
+    try:
+        from speechadapt.metrics.speed import describe_environment
+
+        check_listeners(tuple(arguments.score))
+        folder = find_restorer(arguments.model)
+        restorer = load_restorer(folder)
+        oracle = oracle_of(folder, restorer.vocoder)
+        root = data_root(arguments.data)
+        cases = list(test_cases(root) if arguments.split == "test" else dev_cases(root))
+        step = max(1, len(cases) // (arguments.most or len(cases)))
+        chosen = cases[::step][: arguments.most]
+        config = RestoreConfig(arguments.iterations)
+        groups = measure(chosen, restorer, oracle, config, arguments.score)
+    except SpeechadaptError as error:
+        print(f"eval_restoration: {error}", file=sys.stderr)
+        return 2
+    print(table(groups))
+    if arguments.output is not None:
+        found = {
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "command": describe_command("eval_restoration.py", given, pack=True),
+            "environment": describe_environment("cpu", "float32", 1).line,
+            "fingerprint": restorer.fingerprint(),
+            "groups": groups,
+        }
+        atomic_write_json(arguments.output, found)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
