@@ -115,6 +115,19 @@ def processor() -> str:
     return found.group(1).strip() if found else platform.machine()
 
 
+def resident(field: str) -> int:
+    """Return a memory field of this process in bytes: `VmRSS` now, `VmHWM` the highest.
+
+    Raises:
+        ConfigError: The system does not say.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError as error:
+        raise ConfigError(f"memory is read from /proc, which is not there: {error}.") from error
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
+
+
 def describe_command(script: str, words: Sequence[str], pack: bool = False) -> str:
     """Return the command that repeats a measurement, without the places of one machine.
 

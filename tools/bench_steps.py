@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bench_facts import resident
 from bench_native import build, timed
 
 from speechadapt.adapters.attach import attach
@@ -244,16 +245,3 @@ def grow(side: str, setting: Setting) -> int:
     if trainer.device.type == "cuda":
         return torch.cuda.max_memory_allocated(trainer.device) - before
     return resident("VmHWM") - before
-
-
-def resident(field: str) -> int:
-    """Return a memory field of this process in bytes: `VmRSS` now, `VmHWM` the highest.
-
-    Raises:
-        ConfigError: The system does not say.
-    """
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError as error:
-        raise ConfigError(f"memory is read from /proc, which is not there: {error}.") from error
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -21,7 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bench_facts import ROOT, describe_command, environment, figure, result, run_tool
+from bench_facts import ROOT, describe_command, environment, figure, resident, result, run_tool
 
 from speechadapt.core.errors import JobError
 from speechadapt.jobs.ledger import Journal, Ledger, Record
@@ -76,13 +75,13 @@ def step(name: str, root: Path) -> dict[str, Any]:
         facts = {"items": plan.items, "hours": round(plan.audio_s / 3600)}
     else:
         facts = resume(root)
-    peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = resident("VmHWM")
     seconds = time.perf_counter() - began
     cpu_s = round(time.process_time(), 3)
     return {
         "seconds": round(seconds, 3),
         "cpu_s": cpu_s,
-        "peak_mb": round(peak_kb / 1024, 1),
+        "peak_mb": round(peak / 2**20, 1),
         **facts,
     }
 

@@ -89,7 +89,8 @@ def test_ray_writes_what_one_process_writes(source, expected, on_ray, tmp_path):
     assert on_ray(source, tmp_path / "out").wait() == 0
     assert outputs(tmp_path / "out") == expected
     workers = (tmp_path / "out/.speechadapt/journal").glob("*-worker-*.jsonl")
-    assert sum(path.stat().st_size > 0 for path in workers) == 2
+    # A worker that is slow to start may find nothing left.
+    assert sum(path.stat().st_size > 0 for path in workers) in (1, 2)
     summary = json.loads((tmp_path / "out/.speechadapt/summary.json").read_text())
     assert summary["complete"]
 
