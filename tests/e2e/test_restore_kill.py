@@ -60,6 +60,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_two_kills_leave_no_trace(source, tmp_path):
     hook = {"SPEECHADAPT_LOADER": HOOK}
     assert start(source, tmp_path / "whole", "-f", "opus", **hook).wait() == 0

@@ -204,6 +204,7 @@ def world(pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> multit
     return multitask.Comparison(folder, tmp_path / "suite", results, (1, 2), words, (0.01,))
 
 
+@pytest.mark.slow
 def test_a_comparison_is_trained_in_sittings_and_scored_once(
     world: multitask.Comparison, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -286,6 +287,7 @@ def test_a_mean_that_is_a_single_adapter_scores_as_that_adapter(
         assert line["dev"] == pytest.approx(oracle[task].cer, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_few_recordings_are_learnt_from_once_for_each_way_and_seed(
     world: multitask.Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,7 +53,7 @@ def test_steps_and_memory_are_measured() -> None:
     meter = Meter()
     assert meter.facts()["seconds_per_step"] is None
     meter.start()
-    block = torch.ones(30_000_000 // 4)
+    block = torch.ones(200_000_000 // 4)  # more than the allocator keeps of what was freed
     del block
     meter.start()  # a second start moves no ground
     for seconds in (1.0, 5.0, 2.0):
@@ -62,7 +62,7 @@ def test_steps_and_memory_are_measured() -> None:
     assert facts["seconds_per_step"] == 2.0
     assert facts["steps_measured"] == 3
     if facts["peak_memory"] is not None and not torch.cuda.is_available():
-        assert 25_000_000 < facts["peak_memory"] < 200_000_000
+        assert 190_000_000 < facts["peak_memory"] < 600_000_000
 
 
 def test_shares_leave_the_head_out() -> None:
