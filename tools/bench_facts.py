@@ -23,6 +23,7 @@ from bench_claims import CLAIMS, number
 
 from speechadapt.core.errors import ConfigError, SpeechadaptError, near_misses
 from speechadapt.core.files import atomic_write_json
+from speechadapt.core.memory import MemoryField, resident_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = "SPEECHADAPT_DATA"
@@ -115,17 +116,16 @@ def processor() -> str:
     return found.group(1).strip() if found else platform.machine()
 
 
-def resident(field: str) -> int:
+def resident(field: MemoryField) -> int:
     """Return a memory field of this process in bytes: `VmRSS` now, `VmHWM` the highest.
 
     Raises:
         ConfigError: The system does not say.
     """
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError as error:
-        raise ConfigError(f"memory is read from /proc, which is not there: {error}.") from error
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
+    found = resident_bytes(field)
+    if found is None:
+        raise ConfigError("memory is read from /proc/self/status, which is not there.")
+    return found
 
 
 def describe_command(script: str, words: Sequence[str], pack: bool = False) -> str:

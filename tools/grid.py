@@ -16,7 +16,6 @@ import argparse
 import dataclasses
 import datetime
 import shutil
-import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -30,6 +29,7 @@ from grid_plan import ROOT, WHOLE, Run, of_kind, read_results
 from grid_report import report
 from grid_sounds import Sounds
 from grid_study import Batches, Study
+from sittings import sit
 
 from speechadapt.config.resolve import resolve
 from speechadapt.core.errors import ConfigError, SpeechadaptError, near_misses
@@ -137,20 +137,12 @@ class Grid:
             minutes: Length of the sitting; None sets no end.
             names: Arms to train; all where empty.
         """
-        end = None if minutes is None else time.monotonic() + 60 * minutes
-        lengths: list[float] = []
-        while missing := self.missing(names):
-            usual = statistics.median(lengths) if lengths else 0.0
-            if end is not None and time.monotonic() + usual > end:
-                print(f"the sitting is over; {len(missing)} runs or more are left")
-                return
-            started = time.monotonic()
-            if not self.train(missing[0]):
-                print(f"stopped during {missing[0].name}")
-                return
-            lengths.append(time.monotonic() - started)
+
+        def told(run: Run) -> str:
             line = self.lines()[-1]
-            print(f"{missing[0].name}: dev {line['score']} {100 * line['dev']:.1f} %", flush=True)
+            return f"{run.name}: dev {line['score']} {100 * line['dev']:.1f} %"
+
+        sit(minutes, lambda: self.missing(names), self.train, told)
 
 
 def config_hash(config: Any) -> str:

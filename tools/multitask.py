@@ -43,6 +43,7 @@ from multitask_plan import (
     task_of,
 )
 from multitask_suite import FACTS, MANIFEST, make
+from sittings import sit
 
 from speechadapt.config.resolve import resolve
 from speechadapt.core.errors import CheckpointError, SpeechadaptError
@@ -211,23 +212,18 @@ class Comparison:
             ConfigError: There is no such arm.
         """
         arms = self.plan.chosen(names)
-        end = None if minutes is None else time.monotonic() + 60 * minutes
-        lengths: list[float] = []
-        while missing := self.plan.missing(arms, runs_of(self.lines())):
-            usual = statistics.median(lengths) if lengths else 0.0
-            if end is not None and time.monotonic() + usual > end:
-                print(f"the sitting is over; {len(missing)} runs or more are left")
-                return
-            started = time.monotonic()
-            if not self.train(missing[0]):
-                print(f"stopped during {missing[0].name}")
-                return
-            lengths.append(time.monotonic() - started)
+
+        def told(run: Run) -> str:
             line = self.lines()[-1]
-            print(
-                f"{missing[0].name}: dev CER {100 * line['dev']:.1f} %, {line['run_s']:.0f} s",
-                flush=True,
-            )
+            return f"{run.name}: dev CER {100 * line['dev']:.1f} %, {line['run_s']:.0f} s"
+
+        if not sit(
+            minutes,
+            lambda: self.plan.missing(arms, runs_of(self.lines())),
+            self.train,
+            told,
+        ):
+            return
         waiting = [arm for arm in arms if not self.plan.finished(arm, runs_of(self.lines()))]
         if waiting:
             print(f"not run, because what they start from is missing: {', '.join(waiting)}")

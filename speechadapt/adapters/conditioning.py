@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from speechadapt.adapters.spec import Context
 from speechadapt.adapters.weighers import pooled
 from speechadapt.core.errors import ConfigError, near_misses
+from speechadapt.core.shapes import Frames
 
 TASK = "task"
 
@@ -54,3 +55,30 @@ def task_rows(
         raise ConfigError(f"there is no task '{unknown}'.{near_misses(unknown, tasks)}")
     numbers = torch.tensor([tasks.index(one) for one in names], device=device)
     return numbers.expand(rows) if len(numbers) == 1 else numbers
+
+
+def generating_rows(
+    named: nn.Embedding | None,
+    heard: nn.Module | None,
+    tasks: Sequence[str],
+    states: Frames,
+    context: Context,
+) -> Float[Tensor, "batch size"]:
+    """Return what a hypernetwork generates the weights of each row from.
+
+    Args:
+        named: An embedding for each task; None where the task is not told.
+        heard: Maps a row's mean frame to an embedding; read where no task is told.
+        tasks: Names of the tasks.
+        states: `[batch, frames, dim]`, what the sub-layer puts out.
+        context: Holds the condition `task`, or the mask of the frames to pool.
+
+    Raises:
+        ConfigError: The condition is missing, or names no task.
+    """
+    if named is not None:
+        told: Tensor = named(task_rows(tasks, context, len(states), states.device))
+        return told
+    assert heard is not None
+    found: Tensor = heard(pooled_stream(states, context.mask))
+    return found

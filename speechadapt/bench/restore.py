@@ -16,6 +16,7 @@ import torch
 from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2BertConfig, Wav2Vec2BertModel
 
 from speechadapt.bench.restore_options import RestoreBench
+from speechadapt.core.memory import resident_bytes
 from speechadapt.encoders.w2v_bert import W2vBertEncoder
 from speechadapt.metrics.speed import describe_environment
 from speechadapt.models.restorer import Restorer
@@ -221,7 +222,9 @@ def lines(report: dict[str, Any]) -> str:
         rows.append(f"| {name} | {count / 1e6:.2f} M | {seconds:.3f} | {rtf:.4f} |")
     place = report["environment"]
     text = f"{place['device']}, {place['dtype']}, {place['threads']} threads, {place['batch']}"
-    return "\n".join([*rows, "", f"Peak memory {report['memory_mb']:.0f} MB; {text}."])
+    peak = report["memory_mb"]
+    memory = "Peak memory not told by this system" if peak is None else f"Peak memory {peak:.0f} MB"
+    return "\n".join([*rows, "", f"{memory}; {text}."])
 
 
 def _median(call: Callable[[], object], options: RestoreBench) -> float:
@@ -235,13 +238,12 @@ def _median(call: Callable[[], object], options: RestoreBench) -> float:
     return statistics.median(times[1:])
 
 
-def _memory_mb(device: str) -> float:
-    """Return the most memory held: the accelerator's, or this process's on a CPU."""
+def _memory_mb(device: str) -> float | None:
+    """Return the most memory held: the accelerator's, or this process's where the system says."""
     if device.startswith("cuda"):
         return float(torch.cuda.max_memory_allocated(device)) / 1e6
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    peak = resident_bytes("VmHWM")
+    return None if peak is None else peak / 1e6
 
 
 def _noise(seconds: float, sample_rate: int) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from speechadapt.audio.augment import Signal
+from speechadapt.core.memory import resident_bytes
 from speechadapt.data.manifest import Utterance
 from speechadapt.metrics.bootstrap import bootstrap_ratio
 from speechadapt.metrics.wer import CorpusScore, EditCounts, Pair, score_pairs
@@ -118,7 +119,7 @@ class Meter:
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         self._resets = _forget_peak()
-        self._before = _resident("VmRSS") or 0
+        self._before = resident_bytes("VmRSS") or 0
 
     def step(self, seconds: float) -> None:
         """Count a step.
@@ -141,7 +142,7 @@ class Meter:
             facts["peak_memory"] = torch.cuda.max_memory_allocated()
             facts["peak_memory_of"] = "tensors on the GPU, weights included"
         elif self._resets and self._before:
-            facts["peak_memory"] = max(0, (_resident("VmHWM") or 0) - self._before)
+            facts["peak_memory"] = max(0, (resident_bytes("VmHWM") or 0) - self._before)
             facts["peak_memory_of"] = "resident memory above the start of training"
         return facts
 
@@ -156,17 +157,6 @@ def _forget_peak() -> bool:
     except OSError:
         return False
     return True
-
-
-def _resident(name: str) -> int | None:
-    try:
-        text = Path("/proc/self/status").read_text(encoding="utf-8")
-    except OSError:
-        return None
-    for line in text.splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    return None
 
 
 def parameter_facts(trained: Mapping[str, int], encoder: int) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from speechadapt.adapters.blocks import ActivationName, check_frames
-from speechadapt.adapters.conditioning import pooled_stream, task_rows
+from speechadapt.adapters.conditioning import generating_rows
 from speechadapt.adapters.generated import Generated, places_of
 from speechadapt.adapters.spec import Adapter, Context, Method
 from speechadapt.core.errors import ConfigError
@@ -142,23 +142,15 @@ class HyperformerAdapter(Adapter):
             y: Output of the sub-layer.
             context: Its mask says which frames are pooled, or it holds the task.
         """
-        made = self.network(self.role, self._source(y, context))
+        network = self.network
+        heard = generating_rows(network.tasks, network.heard, self.config.tasks, y, context)
+        made = network(self.role, heard)
         rows, dim, width = len(y), y.shape[-1], self.config.bottleneck
         down, up = made["down"].reshape(rows, width, dim), made["up"].reshape(rows, dim, width)
         generated = Generated(down, made["bias"], up, made["shift"])
         added = functional.layer_norm(generated(y, self.config.activation), (dim,))
         total: Tensor = y + added * made["gamma"][:, None] + made["beta"][:, None]
         return total
-
-    def _source(self, y: Frames, context: Context) -> Tensor:
-        network = self.network
-        if network.tasks is not None:
-            rows = task_rows(self.config.tasks, context, len(y), y.device)
-            named: Tensor = network.tasks(rows)
-            return named
-        assert network.heard is not None
-        heard: Tensor = network.heard(pooled_stream(y, context.mask))
-        return heard
 
 
 def shared_parameters(sites: Sequence[Site], config: HyperformerConfig) -> int:
