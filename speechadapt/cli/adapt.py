@@ -39,7 +39,7 @@ _Output = Annotated[
 ]
 _BaseName = Annotated[
     str,
-    typer.Option("--base", help="A bundled model, a folder or a hub id.", show_default="bundled"),
+    typer.Option("--base", help="A bundled model, a folder or a hub id.", show_default="mini-usm"),
 ]
 _MethodName = Annotated[
     str, typer.Option(help="Adapter method (speechadapt adapters list).", show_default="lora")

@@ -33,7 +33,7 @@ class Request:
     Args:
         inputs: Folders, files, globs or manifests.
         output: Folder of the adapter.
-        base: The model; empty means the bundled default.
+        base: The model; empty means `training.adapt_parts.BUNDLED_BASE`.
         method: The adapter method; empty takes the default.
         budget: Budgets, as `parse_budget` takes them.
         options: Settings, `key=value`.

@@ -20,7 +20,7 @@ from speechadapt.data.manifest import Utterance
 from speechadapt.data.split import seconds_of
 from speechadapt.encoders.base import Encoder
 from speechadapt.training.adapt_budget import Pace, Size, measure_pace, size_adapter
-from speechadapt.training.adapt_parts import load_base
+from speechadapt.training.adapt_parts import BUNDLED_BASE, load_base
 from speechadapt.training.adapt_plan import (
     EVALUATIONS,
     Base,
@@ -189,7 +189,7 @@ def _values(
     values = choose_values(base, parts, letters, method, size)
     if size is None:
         del values["method"]
-    values["base"] = request.base
+    values["base"] = request.base or BUNDLED_BASE
     values["data"]["manifest"] = str(manifest.resolve())
     values["trainer"]["seed"] = request.seed
     steps = dict(options.values.get("trainer", {})).get("steps")

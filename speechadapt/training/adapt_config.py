@@ -15,7 +15,7 @@ from speechadapt.encoders.source import weight_files
 from speechadapt.models.build import find_model
 from speechadapt.text.normalise import load_normaliser
 from speechadapt.training.adapt_inputs import RepeatConfig, repeat_problems, unit_of
-from speechadapt.training.adapt_parts import is_hub_id
+from speechadapt.training.adapt_parts import BUNDLED_BASE, is_hub_id
 from speechadapt.training.adapt_reuse import PrefixConfig
 from speechadapt.training.adapted import Arm, method_problems
 from speechadapt.training.loop import TrainerConfig
@@ -33,7 +33,7 @@ class TranscribedConfig:
         repeat: How inputs come again.
         prefix: What becomes of the states below the first adapter.
         trainer: Steps; its learning rate and weight decay hold where no other is given.
-        base: The model to adapt: a bundled one, a folder or a hub id; empty means the default.
+        base: The model to adapt: a bundled one, a folder or a hub id.
         padding: How an encoder with a window is padded.
         arm: What is trained beside the head: the adapter, nothing (`head`), or every weight
             (`full`); the last two are there to compare with.
@@ -61,7 +61,7 @@ class TranscribedConfig:
     repeat: RepeatConfig = field(default_factory=RepeatConfig)
     prefix: PrefixConfig = field(default_factory=PrefixConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    base: str = ""
+    base: str = BUNDLED_BASE
     padding: Literal["full", "native"] = "full"
     arm: Arm = "adapter"
     method: str = "lora"
@@ -87,7 +87,7 @@ class TranscribedConfig:
         try:
             load_normaliser(self.normaliser, self.language or None)
             if not is_hub_id(self.base):
-                find_model(self.base or None)
+                find_model(self.base)
         except (CatalogError, ConfigError) as error:
             found.append(str(error))
         if self.prefix.cache != "none":
@@ -98,7 +98,7 @@ class TranscribedConfig:
         """Name the base's weights, where they are on this machine from the start."""
         if is_hub_id(self.base):
             return {}
-        return {f"base/{path.name}": path for path in weight_files(find_model(self.base or None))}
+        return {f"base/{path.name}": path for path in weight_files(find_model(self.base))}
 
     def _prefix_problems(self) -> list[str]:
         if self.arm == "full":

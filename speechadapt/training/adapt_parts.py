@@ -22,6 +22,9 @@ from speechadapt.models.build import find_model, quiet_loading
 from speechadapt.text.alphabet import Alphabet, read_alphabet
 from speechadapt.training.conformer import save_model
 
+# What is adapted where nothing is named: the bundled model that a CTC head sits on.
+BUNDLED_BASE = "mini-usm"
+
 
 def is_hub_id(base: str) -> bool:
     """Return whether a model's name is neither bundled nor a folder, but `owner/name`."""
@@ -32,14 +35,14 @@ def load_base(base: str, padding: str) -> tuple[Encoder, Path]:
     """Load the encoder to adapt, in float32, and say where it lies.
 
     Args:
-        base: A bundled model, a folder or a hub id; empty means the bundled default.
+        base: A bundled model, a folder or a hub id; empty means `BUNDLED_BASE`.
         padding: `full` or `native`, for families with a window.
 
     Raises:
         CatalogError: There is no such model.
         CheckpointError: It is incomplete or damaged.
     """
-    folder = find_model(base or None)
+    folder = find_model(base or BUNDLED_BASE)
     # a hub id stays the encoder's name, because that is what another machine can find
     with quiet_loading():
         return load_encoder(base if is_hub_id(base) else folder, padding=padding), folder

@@ -24,6 +24,7 @@ from speechadapt.metrics.wer import Pair
 from speechadapt.models.build import find_model, load
 from speechadapt.models.card import bundled_models
 from speechadapt.models.recogniser import Recogniser
+from speechadapt.training.adapt_parts import BUNDLED_BASE
 
 Verdict = Literal["helped", "worse", "unclear", "alone"]
 Tick = Callable[[int, int], None]
@@ -48,7 +49,7 @@ def load_reader(base: str, adapter: Path | None = None, language: str | None = N
     """Load a base with or without an adapter, on the accelerator where there is one.
 
     Args:
-        base: The model; empty means the bundled default.
+        base: The model; empty means `adapt_parts.BUNDLED_BASE`.
         adapter: The adapter's folder.
         language: Told to a model of many languages; others know their own.
 
@@ -56,13 +57,13 @@ def load_reader(base: str, adapter: Path | None = None, language: str | None = N
         CatalogError: The base has no decoder and writes no text.
         CheckpointError: A part of the base or of the adapter is missing or damaged.
     """
-    config = read_json(find_model(base or None) / "config.json")
+    config = read_json(find_model(base or BUNDLED_BASE) / "config.json")
     kind = CtcDecoder if adapter is not None else decoder_for(config)
     options: dict[str, Any] = (
         {"language": language} if language and kind.name == "whisper_ar" else {}
     )
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return load(base or None, device=device, adapter=adapter, **options)
+    return load(base or BUNDLED_BASE, device=device, adapter=adapter, **options)
 
 
 def read_texts(
