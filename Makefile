@@ -19,9 +19,12 @@ help: ## list these targets
 demo: $(VENV)/.core.stamp ## transcribe the shipped clips and print WER, RTF and coverage
 	@$(BIN)/speechadapt transcribe speechadapt/demo/clips -o $(DEMO_OUT) --overwrite
 	@echo "The transcripts are in $(DEMO_OUT)/; $(DEMO_OUT)/transcripts.jsonl has one line for each clip."
+	@if [ -d speechadapt/pretrained/mini-restorer ]; then \
+		$(BIN)/speechadapt restore speechadapt/demo/noisy -o $(DEMO_OUT)/restored --overwrite && \
+		echo "Two noisy clips, restored, are in $(DEMO_OUT)/restored/."; fi
 
 test: $(VENV)/.dev.stamp ## run the default tests (no network, no data, CPU)
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadscope
 
 check: $(VENV)/.dev.stamp ## formatting, lint, types, layers, generated docs; the time of each
 	@$(TIMED) "format" $(BIN)/ruff format --check .

@@ -6,15 +6,17 @@ The signals exercise mechanics (shapes, masks, lengths); they stand for no real 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+import tests.compiled  # noqa: F401  # isort: skip - before the package is imported
 import speechadapt
 from speechadapt.encoders.tiny import write_tiny
+from tests.fake_hub import TOKEN, FakeHub, fake_hub
 
 TinyFolder = Callable[[str], Path]
 Signal = Callable[..., Tensor]
@@ -52,3 +54,17 @@ def signal() -> Signal:
 def demo_clips() -> Path:
     """Return the folder of the shipped clips: real speech, each `x.flac` beside its `x.txt`."""
     return Path(speechadapt.__path__[0]) / "demo" / "clips"
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """Run a model hub in this process, which everything here takes for the real one."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    with fake_hub() as running:
+        monkeypatch.setenv("HF_ENDPOINT", running.address)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield running

@@ -23,6 +23,7 @@ def write_pack(
     speech: Iterable[str] = ("tones",),
     sounds: Iterable[str] = (),
     rooms: Iterable[str] = (),
+    dev: int = SPLITS["dev"],
 ) -> Path:
     """Write a pack with so many corpora of made speech, noise and room responses.
 
@@ -31,6 +32,7 @@ def write_pack(
         speech: Corpora of tones with made texts, `train` and `dev`.
         sounds: Corpora of noise, `train` alone, labelled `rain`.
         rooms: Corpora of impulse responses, `train` alone.
+        dev: Rows of the `dev` split of each corpus of speech, of two speakers in turn.
 
     Returns:
         `root`.
@@ -39,7 +41,7 @@ def write_pack(
     for name in speech:
         random = np.random.default_rng(sum(name.encode()))
         rows = []
-        for split, count in SPLITS.items():
+        for split, count in (SPLITS | {"dev": dev}).items():
             for number in range(count):
                 words = [str(word) for word in random.choice(WORDS, size=1 + number % 3)]
                 signal = say(words, random)

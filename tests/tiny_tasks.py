@@ -45,6 +45,8 @@ TINY: dict[str, tuple[str, ...]] = {
         "masking.decoder_layers=1",
     ),
     "adapt": (),
+    "microphones": ("microphones=2", "degrade.noise_prob=1", "roles=[]"),
+    "conditioned": ("batch.join_prob=0",),
     "multitask": ("roles=[]", "prefix.cache=none"),
     "classify": (),
     "diffusion": (
@@ -68,6 +70,17 @@ TINY: dict[str, tuple[str, ...]] = {
         "augment.time_masks=0",
         "augment.band_masks=0",
     ),
+    "speaker": (
+        "model.dim=8",
+        "model.channels=[8,8]",
+        "model.kernels=[3,1]",
+        "model.dilations=[1,1]",
+        "model.vector=6",
+        "crop_s=[0.2,0.4]",
+        "piece_s=0.15",
+        "start_batches=3",
+        "damage.preset=telephone",
+    ),
     "clean": ("layer=1", "damage.preset=telephone"),
     "vocoder": (
         "layer=1",
@@ -88,7 +101,14 @@ TINY: dict[str, tuple[str, ...]] = {
         "discriminators.period_channels=1",
     ),
 }
-_BASED = ("adapt", "multitask", "clean", "vocoder")  # tasks that start from a tiny Conformer
+_BASED = (
+    "adapt",
+    "conditioned",
+    "microphones",
+    "multitask",
+    "clean",
+    "vocoder",
+)  # tasks that start from a tiny Conformer
 # Augmentation that changes nothing.
 PLAIN = AugmentConfig(
     speed_prob=0.0,
@@ -131,9 +151,13 @@ def write_recipe(folder: Path, task: str, pack: Path) -> list[str]:
     if not (pack / "manifests").is_dir():
         synthetic.write_pack(pack, ("tones", "chords"), ("hiss",), ("room",))
         synthetic.write_labelled(pack, "sounds")
+        synthetic.write_pack(pack, ("people",), dev=4)
     path = folder / "recipes" / "tiny" / f"{task}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = "{train: [tones, chords], dev: [tones], noise: [hiss], responses: [room]}"
+    spoken = "train: [tones, chords], dev: [tones]"
+    if task == "conditioned":  # whose people speak more than once
+        spoken = "train: [people], dev: [people]"
+    data = f"{{{spoken}, noise: [hiss], responses: [room]}}"
     if task == "classify":
         path.write_text(f"task: {task}\ndata: {{train: [sounds], noise: [], responses: []}}\n")
     else:

@@ -35,6 +35,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from speechadapt.adapters.attach import attach
 from speechadapt.adapters.merge import merge
+from speechadapt.encoders.base import Encoder
 from speechadapt.encoders.whisper import WhisperEncoder
 
 ROUNDS = 9  # of less it is a smoke run
@@ -180,7 +181,7 @@ def frozen(arguments: argparse.Namespace, geometry: str, padding: str) -> Whispe
     return encoder.to(getattr(torch, arguments.dtype))
 
 
-def encoding(encoder: WhisperEncoder, clip_s: float) -> Callable[[], object]:
+def encoding(encoder: Encoder, clip_s: float) -> Callable[[], object]:
     """Return a function that encodes one clip whose features are ready."""
     features, lengths = encoder.extract(clips(1, clip_s))
     first = next(encoder.model.parameters())

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 ADAPTERS = "adapters_speed.json"
 FUSION = "fusion_speed.json"
+CODA = "coda_speed.json"
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,25 @@ CLAIMS = {
         "... by attention, the adapters run one after another", FUSION, "x"
     ),
     "fusion_attention_full_in_turn": Claim("... and with full-rank maps", FUSION, "x"),
+    "coda_usm": Claim(
+        "mini-usm, 25 s clip: encoder with conditional adapters, a quarter of the frames through "
+        "attention and feed-forwards, times faster than bare",
+        CODA,
+        unit="x",
+        bar=2.0,
+        at_least=True,
+    ),
+    "coda_usm_ffn": Claim("... through the feed-forwards alone", CODA, "x"),
+    "coda_small_20s": Claim(
+        "Whisper-small-sized encoder, 20 s clip: the same through attention and feed-forwards",
+        CODA,
+        unit="x",
+        bar=2.0,
+        at_least=True,
+    ),
+    "coda_small": Claim("... 30 s clip", CODA, unit="x", bar=2.0, at_least=True),
+    "coda_small_all": Claim("... the chosen frames attend to all frames", CODA, "x"),
+    "coda_small_ffn": Claim("... through the feed-forwards alone", CODA, "x"),
     "native_length_5s": Claim(
         "mini-whisper's geometry (10 s window), 5 s clip: encoder at native length with a merged "
         "native_length adapter, times faster than padded",

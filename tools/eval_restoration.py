@@ -1,7 +1,8 @@
 """Compare a restorer with its input, a spectral gate and its own vocoder on clean features.
 
 Usage: eval_restoration.py --model NAME_OR_FOLDER [--data ROOT] [--split dev|test] [--most N]
-                           [--iterations N] [--score pesq stoi dnsmos] [--output FILE]
+                           [--iterations N] [--score pesq stoi dnsmos speaker words]
+                           [--judge MODEL] [--speaker-model FOLDER] [--output FILE]
 
 Arms, scored against the clean recording:
 
@@ -14,6 +15,9 @@ Arms, scored against the clean recording:
 Test sets are those of the pack (`mixtures` by language, `voicebank_pairs`). The dev set is the dev
 recordings of librispeech_clean and kerstin24, degraded by the preset `miipher` with training noises
 and rooms, seed 0. Choose on dev; look at test once.
+
+Words are what a recogniser that shares no weights with the restorer hears in every arm, against the
+transcript, or against what it hears in the clean recording where nobody wrote one.
 """
 
 from __future__ import annotations
@@ -31,21 +35,37 @@ import torch
 from bench_facts import describe_command
 from eval_pack import data_root
 
-from speechadapt.core.errors import SpeechadaptError
+from speechadapt.core.errors import ConfigError, SpeechadaptError
 from speechadapt.core.files import atomic_write_json
 from speechadapt.core.seed import generator
 from speechadapt.data.corpora.pack import load_corpus, read_audio
 from speechadapt.metrics.quality_listener import LISTENERS, at_rate, check_listeners
-from speechadapt.metrics.quality_report import Pair, Scored, score_signals, summary
+from speechadapt.metrics.quality_report import Pair, PairScore, Scored, score_signals, summary
+from speechadapt.metrics.report import markdown_table, score_set, to_json
+from speechadapt.metrics.wer import Pair as Said
+from speechadapt.models.build import load
+from speechadapt.models.pair_judges import SpeakerScore
+from speechadapt.models.recogniser import Recogniser
 from speechadapt.models.restorer import Restorer
 from speechadapt.models.restorer_folder import find_restorer, load_restorer, read_restorer
+from speechadapt.models.speaker import load_speaker_model
 from speechadapt.restoration.cleaner import make_cleaner
 from speechadapt.restoration.cut import load_cut
 from speechadapt.restoration.request import RestoreConfig
 from speechadapt.restoration.vocoder import Vocoder
 
 ARMS = ("degraded", "gate", "restored", "oracle")
-SHOWN = ("lsd_db", "dnsmos_bak", "dnsmos_ovrl", "dnsmos_sig", "pesq", "estoi", "si_sdr_db")
+SHOWN = (
+    "lsd_db",
+    "dnsmos_bak",
+    "dnsmos_ovrl",
+    "dnsmos_sig",
+    "pesq",
+    "estoi",
+    "si_sdr_db",
+    "speaker",
+)
+MODELS = ("speaker", "words")
 DEV_CORPORA = ("librispeech_clean", "kerstin24")
 _RATE = 16000
 _FFT, _HOP = 512, 128
@@ -62,6 +82,7 @@ class Case:
         clean: Samples.
         degraded: As many.
         sample_rate: Hz.
+        text: What is said; None where nobody wrote it down.
     """
 
     name: str
@@ -69,6 +90,22 @@ class Case:
     clean: np.ndarray
     degraded: np.ndarray
     sample_rate: int
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class Ears:
+    """Who judges.
+
+    Args:
+        listeners: Of `LISTENERS`.
+        judges: Give further scores.
+        words: Hears words; None where nobody does.
+    """
+
+    listeners: Sequence[str]
+    judges: Sequence[PairScore] = ()
+    words: Recogniser | None = None
 
 
 def oracle_of(folder: Path, vocoder: Vocoder) -> Restorer:
@@ -96,19 +133,28 @@ def test_cases(root: Path) -> Iterator[Case]:
 
     for one in load_corpus(root, "mixtures", "test"):
         clean, rate = soundfile.read(root / one.extra["clean_audio"], dtype="float32")
-        yield _case(one.id or "", f"mixtures ({one.lang})", clean, rate, *read_audio(root, one))
+        heard = clean, rate, *read_audio(root, one)
+        yield _case(one.id or "", f"mixtures ({one.lang})", one.text, *heard)
     pairs = {one.id: one for one in load_corpus(root, "voicebank_pairs", "test")}
     for one in pairs.values():
         if "clean_id" in one.extra:
             clean, rate = read_audio(root, pairs[one.extra["clean_id"]])
             noisy = read_audio(root, one)
-            yield _case(one.id or "", "voicebank_pairs", clean, rate, *noisy)
+            yield _case(one.id or "", "voicebank_pairs", one.text, clean, rate, *noisy)
 
 
-def _case(name: str, group: str, clean: np.ndarray, rate: int, given: np.ndarray, own: int) -> Case:
+def _case(
+    name: str,
+    group: str,
+    text: str | None,
+    clean: np.ndarray,
+    rate: int,
+    given: np.ndarray,
+    own: int,
+) -> Case:
     degraded = at_rate(given, own, rate)
     shared = min(len(clean), len(degraded))
-    return Case(name, group, clean[:shared], degraded[:shared], rate)
+    return Case(name, group, clean[:shared], degraded[:shared], rate, text)
 
 
 def dev_cases(root: Path) -> Iterator[Case]:
@@ -126,7 +172,7 @@ def dev_cases(root: Path) -> Iterator[Case]:
             made = degrade(clean, _RATE, preset("miipher"), random, sounds["noise"], sounds["rir"])
             worse = made.signal[: len(clean)]
             worse = np.pad(worse, (0, len(clean) - len(worse)))
-            yield Case(one.id or "", f"{corpus}/dev", clean, worse, _RATE)
+            yield Case(one.id or "", f"{corpus}/dev", clean, worse, _RATE, one.text)
 
 
 def arms_of(
@@ -146,25 +192,42 @@ def measure(
     restorer: Restorer,
     oracle: Restorer,
     config: RestoreConfig,
-    listeners: Sequence[str],
-) -> dict[str, dict[str, Any]]:
+    ears: Ears,
+) -> tuple[dict[str, dict[str, Any]], list[tuple[str, str, Said]]]:
     """Score every arm of every case.
 
     Returns:
         By set: a summary for each arm with the change against the input, and for `restored` those
-        against the gate and the oracle.
+        against the gate and the oracle. And what was heard: set, arm, and the words of each case.
     """
     found: dict[str, list[dict[str, Mapping[str, float | None]]]] = {}
+    heard: list[tuple[str, str, Said]] = []
     for number, case in enumerate(cases, 1):
-        signals = arms_of(case, restorer, oracle, config)
+        signals, rate = arms_of(case, restorer, oracle, config), case.sample_rate
         scores = {
-            arm: score_signals(case.clean, signal, case.sample_rate, listeners)
+            arm: score_signals(case.clean, signal, rate, ears.listeners, ears.judges)
             for arm, signal in signals.items()
         }
+        said = _said(case, signals, ears.words)
         for group in (case.group, "all"):
             found.setdefault(group, []).append(scores)
+            heard += [(group, arm, words) for arm, words in said.items()]
         print(f"{number} of {len(cases)}: {case.name}", file=sys.stderr)
-    return {group: summaries(rows) for group, rows in found.items()}
+    return {group: summaries(rows) for group, rows in found.items()}, heard
+
+
+def _said(
+    case: Case, signals: Mapping[str, np.ndarray], judge: Recogniser | None
+) -> dict[str, Said]:
+    """Return what is heard in every arm, against what is said."""
+    if judge is None:
+        return {}
+    rate, text = case.sample_rate, case.text
+    wanted = judge.transcribe(case.clean, rate).text if text is None else text
+    return {
+        arm: Said(case.name, wanted, judge.transcribe(signal, rate).text)
+        for arm, signal in signals.items()
+    }
 
 
 def summaries(rows: Sequence[Mapping[str, Mapping[str, float | None]]]) -> dict[str, Any]:
@@ -205,9 +268,39 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--split", choices=("dev", "test"), default="dev")
     parser.add_argument("--most", type=int, help="only so many recordings, evenly spread")
     parser.add_argument("--iterations", type=int, help="of the vocoder")
-    parser.add_argument("--score", nargs="*", default=list(LISTENERS), choices=LISTENERS)
+    known = (*LISTENERS, *MODELS)
+    parser.add_argument("--score", nargs="*", default=list(LISTENERS), choices=known)
+    parser.add_argument("--judge", default="mini-whisper", help="the recogniser that hears words")
+    parser.add_argument("--speaker-model", help="a folder (default: the bundled model)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write everything as JSON")
     return parser.parse_args(words)
+
+
+def ears_of(arguments: argparse.Namespace) -> Ears:
+    """Load those who judge.
+
+    Raises:
+        ConfigError: The judge of words is no recogniser.
+    """
+    listeners = [name for name in arguments.score if name in LISTENERS]
+    check_listeners(tuple(listeners))
+    judges: list[PairScore] = []
+    if "speaker" in arguments.score:
+        judges.append(SpeakerScore(load_speaker_model(arguments.speaker_model)))
+    if "words" not in arguments.score:
+        return Ears(listeners, judges)
+    judge: object = load(arguments.judge)
+    if not isinstance(judge, Recogniser):
+        raise ConfigError(f"--judge '{arguments.judge}' is no recogniser.")
+    return Ears(listeners, judges, judge)
+
+
+def word_sets(heard: Sequence[tuple[str, str, Said]]) -> list[Any]:
+    """Return the words' scores of every set and arm."""
+    groups: dict[str, list[Said]] = {}
+    for group, arm, said in heard:
+        groups.setdefault(f"{group}: {arm}", []).append(said)
+    return [score_set(name, pairs) for name, pairs in groups.items()]
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -217,7 +310,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         from speechadapt.metrics.speed import describe_environment
 
-        check_listeners(tuple(arguments.score))
+        ears = ears_of(arguments)
         folder = find_restorer(arguments.model)
         restorer = load_restorer(folder)
         oracle = oracle_of(folder, restorer.vocoder)
@@ -226,11 +319,14 @@ def main(words: Sequence[str] | None = None) -> int:
         step = max(1, len(cases) // (arguments.most or len(cases)))
         chosen = cases[::step][: arguments.most]
         config = RestoreConfig(arguments.iterations)
-        groups = measure(chosen, restorer, oracle, config, arguments.score)
+        groups, heard = measure(chosen, restorer, oracle, config, ears)
     except SpeechadaptError as error:
         print(f"eval_restoration: {error}", file=sys.stderr)
         return 2
     print(table(groups))
+    sets = word_sets(heard)
+    if sets:
+        print(f"\n{markdown_table(sets)}")
     if arguments.output is not None:
         found = {
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -238,6 +334,7 @@ def main(words: Sequence[str] | None = None) -> int:
             "environment": describe_environment("cpu", "float32", 1).line,
             "fingerprint": restorer.fingerprint(),
             "groups": groups,
+            "words": [to_json(one) for one in sets],
         }
         atomic_write_json(arguments.output, found)
     return 0

@@ -3,8 +3,9 @@
     python tools/grid.py SUBJECT [--arms NAME ...] [--sitting MINUTES]   train what is missing
     python tools/grid.py SUBJECT --report   score the arms that are done on test, write the tables
 
-A subject is a language, which has a recipe `recipes/adapt/language_<SUBJECT>.yaml`, or `sounds`,
-the folds of `recipes/adapt/sounds_folds.yaml`. Every arm gets the same steps and batches. Learning
+A subject is a language, which has a recipe `recipes/adapt/language_<SUBJECT>.yaml`, `sounds`, the
+folds of `recipes/adapt/sounds_folds.yaml`, or `compact`, the arms of `grid_compact.py` on
+`recipes/adapt/compact.yaml`. Every arm gets the same steps and batches. Learning
 rates are chosen on dev; the runs at the chosen rates alone are scored on test, once. Each finished
 run is one line of the results file, so a later sitting does what is missing, and `--arms` says what
 comes first; nothing about an arm hangs on the others, but for those that take another one's rate.
@@ -18,12 +19,13 @@ import datetime
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from bench_facts import describe_command, environment
+from grid_compact import Compact
 from grid_languages import Language, languages
 from grid_plan import ROOT, WHOLE, Run, of_kind, read_results
 from grid_report import report
@@ -37,7 +39,7 @@ from speechadapt.core.files import append_line, hash_file, hash_json, read_json
 from speechadapt.models.build import find_model
 from speechadapt.training.loop import train
 
-SOUNDS = "sounds"
+OTHERS: Mapping[str, Callable[[], Study]] = {"sounds": Sounds, "compact": Compact}
 
 
 class Grid:
@@ -156,7 +158,7 @@ def config_hash(config: Any) -> str:
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("subject", choices=[*languages(), SOUNDS])
+    parser.add_argument("subject", choices=[*languages(), *OTHERS])
     parser.add_argument("--base", default="", help="another base than the recipe's")
     parser.add_argument("--data", default="", help="the pack's folder (default: SPEECHADAPT_DATA)")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "grid", metavar="FOLDER")
@@ -181,7 +183,8 @@ def main(given: Sequence[str] | None = None) -> int:
         **environment(device, "float32", arguments.threads, "the recipe's"),
     }
     try:
-        study = Sounds() if arguments.subject == SOUNDS else Language(arguments.subject)
+        named = OTHERS.get(arguments.subject)
+        study = Language(arguments.subject) if named is None else named()
         results = arguments.results or ROOT / "docs" / "results" / f"{study.results}.jsonl"
         grid = Grid(study, arguments.runs, results, settings, facts)
         if arguments.report:

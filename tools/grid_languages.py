@@ -25,6 +25,7 @@ from grid_plan import ROOT, WHOLE, Line, Plan, Run
 from grid_study import Batches, SharedInputs, Study
 
 from speechadapt.adapters.catalog import method as method_of
+from speechadapt.core.bind import bind
 from speechadapt.core.errors import ConfigError, near_misses
 from speechadapt.data.corpora import pack
 from speechadapt.encoders.base import Encoder
@@ -131,68 +132,93 @@ class Language(Study):
 
     def build(self, config: adapt.Config, run: Run, batches: Batches) -> adapt.AdaptObjective:
         """Return the task of a run; see `Study.build`."""
-        objective = adapt.build(config)
-        shared = SharedInputs(objective.inputs.batch, batches, (run.seed,))
-        objective.inputs.batch = shared.batch  # type: ignore[method-assign]
-        return objective
+        return build(config, run, batches)
 
     def facts(self, config: adapt.Config, report: Mapping[str, Any]) -> dict[str, Any]:
         """Return the dev scores; see `Study.facts`."""
-        (scores,) = report["scores"]["last"].values()
-        score = scores["headline"] if config.score == "headline" else config.score
-        return {
-            "score": score,
-            "dev": scores[score],
-            "dev_wer": scores["wer"],
-            "dev_cer": scores["cer"],
-            "dev_items": scores["items"],
-            "merges": config.arm == "adapter" and method_of(config.method).merges,
-        }
+        return facts(config, report)
 
     def score(self, config: adapt.Config, folder: Path) -> dict[str, Any]:
         """Transcribe the test recordings and count edits, by id; see `Study.score`."""
-        if config.arm == "full":
-            recogniser = load(folder, word_timestamps=False)
-        else:
-            recogniser = load(config.base or None, adapter=folder, word_timestamps=False)
-        root = data_root(config.data)
-        spell = Speller(config.normaliser, config.language)
-        items = [
-            replace(one, text=spell(one))
-            for one in pack.load_splits(root, config.data.dev, "test")
-            if one.text
-        ]
-        items.sort(key=lambda one: one.id)
-        texts: list[str] = []
-        for start in range(0, len(items), BATCH):
-            signals = [_samples(recogniser, root, one) for one in items[start : start + BATCH]]
-            texts += [found.text for found in recogniser.decode_batch(signals)]
-        pairs = [
-            Pair(one.id, one.text, text, one.speaker, one.lang)
-            for one, text in zip(items, texts, strict=True)
-        ]
-        score = score_pairs(pairs, config.normaliser, config.language or None)
-        name = score.headline if config.score == "headline" else config.score
-        counts = [one.characters if name == "cer" else one.words for one in score.items]
-        return {
-            "score": name,
-            "wer": score.wer,
-            "cer": score.cer,
-            "edits": [one.edits for one in counts],
-            "units": [one.reference for one in counts],
-            "speakers": [one.pair.speaker for one in score.items],
-            "hypotheses": [one.hypothesis for one in score.items],
-        }
+        return score(config, folder)
 
     def cost(self, config: adapt.Config) -> dict[str, Any]:
-        """Return an arm's step time and memory, measured in a fresh process, alone."""
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(1, mp_context=context) as pool:
-            return pool.submit(cost, config, torch.get_num_threads()).result()
+        """Return an arm's step time and memory; see `cost_apart`."""
+        return cost_apart(config)
 
     def section(self, name: str, lines: Sequence[Line]) -> list[str]:
         """Return the tables of a language; see `Study.section`."""
         return grid_tables.section(name, self.plan, lines)
+
+
+def build(config: adapt.Config, run: Run, batches: Batches) -> adapt.AdaptObjective:
+    """Return the task of a run, whose batches are those of every other arm; see `Study.build`."""
+    objective = adapt.build(config)
+    shared = SharedInputs(objective.inputs.batch, batches, (run.seed,))
+    objective.inputs.batch = shared.batch  # type: ignore[method-assign]
+    return objective
+
+
+def facts(config: adapt.Config, report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the dev scores of a finished run; see `Study.facts`."""
+    (scores,) = report["scores"]["last"].values()
+    score = scores["headline"] if config.score == "headline" else config.score
+    return {
+        "score": score,
+        "dev": scores[score],
+        "dev_wer": scores["wer"],
+        "dev_cer": scores["cer"],
+        "dev_items": scores["items"],
+        "merges": config.arm == "adapter" and _merges(config),
+    }
+
+
+def _merges(config: adapt.Config) -> bool:
+    method = method_of(config.method)
+    return method.of(bind(method.config, config.adapter)[0]).merges
+
+
+def score(config: adapt.Config, folder: Path) -> dict[str, Any]:
+    """Transcribe the test recordings and count edits, by id; see `Study.score`."""
+    if config.arm == "full":
+        recogniser = load(folder, word_timestamps=False)
+    else:
+        recogniser = load(config.base or None, adapter=folder, word_timestamps=False)
+    root = data_root(config.data)
+    spell = Speller(config.normaliser, config.language)
+    items = [
+        replace(one, text=spell(one))
+        for one in pack.load_splits(root, config.data.dev, "test")
+        if one.text
+    ]
+    items.sort(key=lambda one: one.id)
+    texts: list[str] = []
+    for start in range(0, len(items), BATCH):
+        signals = [_samples(recogniser, root, one) for one in items[start : start + BATCH]]
+        texts += [found.text for found in recogniser.decode_batch(signals)]
+    pairs = [
+        Pair(one.id, one.text, text, one.speaker, one.lang)
+        for one, text in zip(items, texts, strict=True)
+    ]
+    scored = score_pairs(pairs, config.normaliser, config.language or None)
+    name = scored.headline if config.score == "headline" else config.score
+    counts = [one.characters if name == "cer" else one.words for one in scored.items]
+    return {
+        "score": name,
+        "wer": scored.wer,
+        "cer": scored.cer,
+        "edits": [one.edits for one in counts],
+        "units": [one.reference for one in counts],
+        "speakers": [one.pair.speaker for one in scored.items],
+        "hypotheses": [one.hypothesis for one in scored.items],
+    }
+
+
+def cost_apart(config: adapt.Config) -> dict[str, Any]:
+    """Return an arm's step time and memory, measured in a fresh process, alone."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(cost, config, torch.get_num_threads()).result()
 
 
 def _samples(recogniser: Recogniser, root: Path, item: Any) -> Any:

@@ -45,10 +45,21 @@ def section(language: str, plan: Plan, lines: Sequence[Line]) -> list[str]:
         name for name in plan.finished(names, runs) if tests.keys() >= {*plan.chosen([name], runs)}
     ]
     parts = [f"## {language}", _facts(lines), *_test_table(plan, done, runs, tests, lines)]
+    return [*parts, *search_table(plan, names, runs)]
+
+
+def search_table(plan: Plan, names: Sequence[str], runs: Runs) -> list[str]:
+    """Return the paragraphs about the search for each arm's rate.
+
+    Args:
+        plan: What the runs were to be.
+        names: Arms.
+        runs: Finished runs.
+    """
     head = ("arm", *(f"{rate:g}" for rate in plan.rates))
     rows = [head, ("---",) * len(head), *(_search_row(plan, name, runs) for name in names)]
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
-    return [*parts, "Error on dev by learning rate, first seed:", table]
+    return ["Error on dev by learning rate, first seed:", table]
 
 
 def _facts(lines: Sequence[Line]) -> str:

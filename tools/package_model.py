@@ -43,11 +43,11 @@ FAMILIES = {
 LEFT_OUT = {"training.json"}
 
 
-def copy_run(run: Path, target: Path) -> None:
-    """Copy the best model of a run over a bundled folder."""
+def copy_run(run: Path, target: Path, name: str = "best") -> None:
+    """Copy the best model of a run, or its last one, over a bundled folder."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    for source in sorted((run / "best").iterdir()):
+    for source in sorted((run / name).iterdir()):
         if source.name not in LEFT_OUT:
             copy = target / source.name
             shutil.copyfile(source, copy)

@@ -94,6 +94,7 @@ def build(
     """
     found = method_of(method)
     settings = _settings(method, found, config)
+    found = found.of(settings)
     called = method if name is None else name
     _check_name(encoder, called)
     patterns = tuple(found.roles if roles is None else roles)

@@ -1,10 +1,12 @@
-"""The model card of a saved adapter."""
+"""The model card of a saved adapter, and of a composition of adapters."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from typing import Any
+
+from speechadapt.adapters.card_head import adapter_head, with_head
 
 
 def card(name: str, details: Mapping[str, Any]) -> str:
@@ -16,13 +18,7 @@ def card(name: str, details: Mapping[str, Any]) -> str:
     """
     base = details["base"]
     model = base["name"] or "a model built in memory"
-    front = ["---", "library_name: speechadapt", "tags:", "- speech", "- adapter"]
-    if base["name"]:
-        front.append(f"base_model: {json.dumps(base['name'])}")
     lines = [
-        *front,
-        "---",
-        "",
         f"# {name}",
         "",
         f"An adapter of the method `{details['method']}` for the frozen encoder of {model} "
@@ -43,7 +39,38 @@ def card(name: str, details: Mapping[str, Any]) -> str:
     ]
     for title, key in (("Training", "training"), ("Scores", "scores")):
         lines += [f"## {title}", "", *_entries(details.get(key) or {}), ""]
-    return "\n".join(lines)
+    return with_head("\n".join(lines), adapter_head(name, details))
+
+
+def composition_card(name: str, details: Mapping[str, Any]) -> str:
+    """Return the text of a saved composition's `README.md`.
+
+    Args:
+        name: The composition's name.
+        details: The content of its `composition.json`.
+    """
+    base = details["base"]
+    parts = details["parts"]
+    model = base["name"] or "a model built in memory"
+    lines = [
+        f"# {name}",
+        "",
+        f"A composition of adapters for the frozen encoder of {model} ({base['family']}): "
+        f"`{details['composition']}`, with {details['parameters']:,} parameters of its own.",
+        "",
+        "| part | method | in this folder |",
+        "|---|---|---|",
+        *(
+            f"| {part} | {row['method']} | {'yes' if row.get('bundled') else 'no'} |"
+            for part, row in parts.items()
+        ),
+        "",
+        f"Weights of the base: `{base['fingerprint']}`.",
+        "",
+    ]
+    for title, key in (("Training", "training"), ("Scores", "scores")):
+        lines += [f"## {title}", "", *_entries(details.get(key) or {}), ""]
+    return with_head("\n".join(lines), adapter_head(name, details))
 
 
 def _entries(values: Mapping[str, Any]) -> list[str]:

@@ -1,6 +1,7 @@
 """Compositions on disk: their own tensors, and references to the adapters they are made of.
 
     composition.json                 the composition as text; each part's id and fingerprint
+    README.md                        a model card
     composition.safetensors          what the composition adds: <composition>|<role>:<parameter>
     parts/<id>/                      the adapters themselves, where they were bundled
 
@@ -25,12 +26,20 @@ from torch import Tensor
 
 from speechadapt.adapters import store
 from speechadapt.adapters.attach import remove, use
+from speechadapt.adapters.card import composition_card
 from speechadapt.adapters.composed import compose
 from speechadapt.adapters.composition import Composition, Single, leaves, parse
 from speechadapt.adapters.handle import Handle, attachment, attachments, base_of
+from speechadapt.adapters.packed import file_tensors
 from speechadapt.adapters.routing import Names
 from speechadapt.core.errors import CheckpointError, ConfigError
-from speechadapt.core.files import atomic_write, atomic_write_json, hash_json, read_json
+from speechadapt.core.files import (
+    atomic_write,
+    atomic_write_json,
+    atomic_write_text,
+    hash_json,
+    read_json,
+)
 from speechadapt.encoders.base import Encoder
 
 CONFIG = "composition.json"
@@ -119,7 +128,7 @@ def fingerprint(adapter: Handle | store.Stored) -> str:
         adapter: An attachment, or an adapter on disk.
     """
     if isinstance(adapter, Handle):
-        settings, tensors = asdict(adapter.config), adapter.module.tensors()
+        settings, tensors = asdict(adapter.config), file_tensors(adapter)
         method, number = adapter.method_name, adapter.method.version
         sites = [site.role for site in (*adapter.sites, *adapter.norm_sites)]
     else:
@@ -174,21 +183,20 @@ def save_composite(
     tensors |= {HEAD + key: store.plain(one) for key, one in (head or {}).items()}
     store.check_finite(tensors, f"composition '{value}'", "Nothing was saved.")
     atomic_write(folder / WEIGHTS, lambda path: save_file(tensors, path, {"format": "pt"}))
-    atomic_write_json(
-        folder / CONFIG,
-        {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "composition": str(value),
-            "parts": {part.name: _row(part) for part in stored},
-            "parameters": parameters,
-            "base": base_of(encoder),
-            "training": dict(training or {}),
-            "scores": dict(scores or {}),
-            "head": None if head is None else dict(head_config or {}),
-            "versions": {name: version(name) for name in ("speechadapt", "torch", "transformers")},
-        },
-    )
+    details = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "composition": str(value),
+        "parts": {part.name: _row(part) for part in stored},
+        "parameters": parameters,
+        "base": base_of(encoder),
+        "training": dict(training or {}),
+        "scores": dict(scores or {}),
+        "head": None if head is None else dict(head_config or {}),
+        "versions": {name: version(name) for name in ("speechadapt", "torch", "transformers")},
+    }
+    atomic_write_text(folder / "README.md", composition_card(folder.name, details))
+    atomic_write_json(folder / CONFIG, details)
     return folder
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from speechadapt.adapters.norms import NormAdapter
 from speechadapt.adapters.routing import Router
-from speechadapt.adapters.spec import Adapter, Method
+from speechadapt.adapters.spec import Adapter, BatchLoss, Method
 from speechadapt.core.errors import CatalogError, near_misses
 from speechadapt.encoders.base import Encoder
 from speechadapt.encoders.sites import Site
@@ -126,8 +126,9 @@ class Handle:
                 yield key, tensor
 
     def num_parameters(self) -> int:
-        """Return the number of trainable parameters."""
-        return sum(tensor.numel() for tensor in self.parameters())
+        """Return the number of trainable parameters, without those that are held at zero."""
+        held = 0 if self.method.held is None else self.method.held(self.module.adapters())
+        return sum(tensor.numel() for tensor in self.parameters()) - held
 
     def expected_parameters(self) -> int:
         """Return what the method's closed form says that number is."""
@@ -143,6 +144,15 @@ class Handle:
             return None
         return self.method.penalty(self.module.adapters())
 
+    def begin(self, loss: BatchLoss) -> None:
+        """Let the method act before the first step.
+
+        Args:
+            loss: Returns the loss of the training batch of a number, to be differentiated.
+        """
+        if self.method.begin is not None:
+            self.method.begin(self.module.adapters(), loss)
+
     def after_step(self, step: int) -> None:
         """Let the method act after an optimiser step.
 
@@ -151,6 +161,12 @@ class Handle:
         """
         if self.method.after_step is not None:
             self.method.after_step(self.module.adapters(), step)
+
+    def figures(self) -> dict[str, float]:
+        """Return what the method finds worth knowing of its trained adapters, by name."""
+        if self.method.figures is None:
+            return {}
+        return dict(self.method.figures(self.module.adapters()))
 
 
 def base_of(encoder: Encoder) -> dict[str, Any]:

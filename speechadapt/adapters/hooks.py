@@ -99,6 +99,7 @@ class End:
     def __call__(self, encoder: Any, args: tuple[Any, ...], output: Any) -> None:
         """Leave the selection as it is without a batch."""
         self.router.seen.clear()
+        self.router.passages.clear()
         self.router.refresh()
 
 
@@ -134,6 +135,14 @@ class Before:
             x = router.enter(station, x)
             if station.is_span:
                 router.seen[station.site.role] = x
+            passage = router.choose_frames(station, x) if station.any_arounds() else None
+            if passage is not None:
+                part = station.site.part
+                assert part is not None  # an adapter that chooses asked for it when it was made
+                router.seen[station.site.role] = x
+                router.passages[station.site.role] = passage
+                args, kwargs = passage.arguments(part, x, args, kwargs)
+                x = passage.gather(x)
         for station in self.writes:
             x = router.leave(station, router.seen.pop(station.site.role, None), x)
         if x is first:
@@ -162,10 +171,14 @@ class After:
         several = isinstance(output, tuple)
         first = y = output[0] if several else output
         for station in self.stations:
-            if station.is_span:
+            passage = router.passages.pop(station.site.role, None)
+            if station.is_span or passage is not None:
                 x = router.seen.pop(station.site.role, None)
             else:
                 x = args[0] if args else kwargs[_states_key(kwargs)]
+            if passage is not None:
+                assert x is not None  # kept together with the passage
+                y = passage.put_back(y, x.shape[1])
             y = router.leave(station, x, y)
         if y is first:
             return None
@@ -249,9 +262,10 @@ def _by_path(router: Router, stations: Sequence[Station]) -> dict[str, tuple[Bef
         if station.any_taps():
             assert site.tap is not None  # attach refuses to tap where there is no norm
             at(site.tap)[0].taps.append(station)
-        if station.any_enters() or (station.is_span and station.any_leaves()):
+        chooses = station.any_arounds()
+        if chooses or station.any_enters() or (station.is_span and station.any_leaves()):
             at(site.read)[0].reads.insert(0, station)  # the outermost site enters first
-        if station.any_leaves():
+        if chooses or station.any_leaves():
             before, after = at(site.write)
             (before.writes if site.writes_input else after.stations).append(station)
     return found

@@ -264,7 +264,8 @@ def _taps(site: Site, parts: Sequence[SitePart]) -> bool:
     found: dict[bool, str] = {}
     for part in parts:
         for adapter in part.adapters:
-            if type(adapter).enter is not Adapter.enter:
+            own = type(adapter)
+            if own.enter is not Adapter.enter or own.around is not Adapter.around:
                 raise ConfigError(
                     f"'{part.label}' was to be mixed with others, but at '{site.role}' it changes "
                     "what goes in, which cannot be weighted. Use it alone or in a stack."

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from speechadapt.adapters.condition import check_conditions, rows_of
+from speechadapt.adapters.passage import Passage, joined
 from speechadapt.adapters.spec import Adapter, Context
-from speechadapt.core.errors import ShapeError, SiteError
+from speechadapt.core.errors import ConfigError, ShapeError, SiteError
 from speechadapt.core.shapes import Lengths, Mask
 from speechadapt.encoders.base import Encoder
 from speechadapt.encoders.sites import Site
@@ -80,6 +81,10 @@ class Station:
         """Return whether an adapter changes the input."""
         return any(type(one).enter is not Adapter.enter for one in self.adapters.values())
 
+    def any_arounds(self) -> bool:
+        """Return whether an adapter chooses the frames that go through."""
+        return any(type(one).around is not Adapter.around for one in self.adapters.values())
+
     def any_leaves(self) -> bool:
         """Return whether an adapter changes the output."""
         return any(type(one).leave is not Adapter.leave for one in self.adapters.values())
@@ -96,6 +101,7 @@ class Router:
         default: The selection in force outside of every `active`.
         groups: The rows of the present call by their adapters; empty where nothing acts.
         seen: What spans have read and not yet written, by role; taps under `role + "|tap"`.
+        passages: The frames that are going through spans now, by role.
         calls: Where a count of the calls by role is kept while one is wanted.
         handles: The attachments by name.
         hooks: The hooks registered now.
@@ -114,6 +120,7 @@ class Router:
         self.selection = self.default
         self.groups: tuple[Group, ...] = ()
         self.seen: dict[str, Tensor] = {}
+        self.passages: dict[str, Passage] = {}
         self.calls: dict[str, int] | None = None
         self.handles: dict[str, Any] = {}
         self.hooks: list[torch.utils.hooks.RemovableHandle] = []
@@ -200,6 +207,7 @@ class Router:
             ConfigError: A condition that an adapter needs is not given.
         """
         self.seen.clear()
+        self.passages.clear()
         selection = self.selection
         if not selection.uniform and len(selection.rows) != features.shape[0]:
             raise ShapeError(
@@ -225,6 +233,37 @@ class Router:
                 part = adapter.enter(part, group.context)
             x = _put_back(x, part, group.rows, station.site.role)
         return x
+
+    def choose_frames(self, station: Station, x: Tensor) -> Passage | None:
+        """Return the frames that the selected adapters of a site send through; None for all.
+
+        Args:
+            station: The site and its adapters.
+            x: Input at the read point.
+
+        Raises:
+            ConfigError: Two adapters of one row choose.
+        """
+        found: list[tuple[Tensor | None, Passage]] = []
+        for group in self.groups:
+            chosen = [n for n in group.names if n in station.adapters]
+            chosen = [n for n in chosen if type(station.adapters[n]).around is not Adapter.around]
+            if len(chosen) > 1:
+                raise ConfigError(
+                    f"adapters '{chosen[0]}' and '{chosen[1]}' are both to choose the frames that "
+                    f"go through '{station.site.role}'. Use one of them at a time."
+                )
+            for name in chosen:
+                part = x if group.rows is None else x.index_select(0, group.rows)
+                passage = station.adapters[name].around(part, group.context)
+                if passage is not None:
+                    found.append((group.rows, passage))
+        if not found:
+            return None
+        if found[0][0] is None:
+            return found[0][1]
+        pairs = [(rows, passage) for rows, passage in found if rows is not None]
+        return joined(pairs, x.shape[0], x.shape[1])
 
     def leave(self, station: Station, x: Tensor | None, y: Tensor) -> Tensor:
         """Let the selected adapters of a site change what comes out of it.

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
 from speechadapt.adapters.branch import Branch
+from speechadapt.adapters.passage import Passage
 from speechadapt.core.shapes import Mask
 from speechadapt.encoders.sites import Site
 
 DEFAULT_RATE = 1e-3
+BatchLoss: TypeAlias = Callable[[int], Tensor]  # of the training batch of a number
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,13 @@ class Context:
             encoder masks no padding, and at the convolutions of a stem.
         conditions: Values by name (`task`, `language`, `memory`), one per row, that a method listed
             under `Method.needs`.
+        kept: What adapters leave here for others at later sites of the same call and rows, by a
+            name of their own.
     """
 
     mask: Mask | None = None
     conditions: Mapping[str, Any] = field(default_factory=dict)
+    kept: dict[str, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
 
 class Adapter(nn.Module):
@@ -57,6 +62,18 @@ class Adapter(nn.Module):
             context: What else is known.
         """
         return x
+
+    def around(self, x: Tensor, context: Context) -> Passage | None:
+        """Choose the frames that go through the frozen modules of the span; None sends all.
+
+        The others cost nothing there. `leave` is given all frames, with zero at those that did not
+        go through. The constructor asks `passage.check_part` whether the site allows it.
+
+        Args:
+            x: Input at the read point, as `enter` left it.
+            context: What else is known.
+        """
+        return None
 
     def leave(self, x: Tensor, y: Tensor, context: Context) -> Tensor:
         """Change what comes out of the write point; the default leaves it alone.
@@ -111,7 +128,18 @@ class Method:
             does not merge. The site reads and writes the same module.
         penalty: An extra loss from the adapters of one attachment.
         after_step: Called with the adapters and the number of steps done, after each of them.
+        figures: What is worth knowing of trained adapters, by name, for the report of a run.
+        resolve: Returns the method that given settings mean, where roles, merging or the start hang
+            on them (see `of`).
+        begin: Called once before the first step, with the adapters and a function that returns the
+            loss of the training batch of a number.
+        held: How many of the adapters' parameters are held at zero and never trained.
+        consistency: Weight of the disagreement of two passes over a batch, for tasks whose outputs
+            are distributions.
+        pack: What a file holds of an adapter, where that is less than its tensors.
+        unpack: Fills an adapter from that; raises `CheckpointError` where it does not fit.
         needs: Names of the conditions it reads.
+        example: Returns such conditions for a number of rows, small enough for the contract suite.
         learning_rate: A peak rate that is a fair first guess.
         version: Raised whenever a saved file would be read differently.
     """
@@ -129,9 +157,25 @@ class Method:
     weight_delta: Callable[[Any, nn.Module], WeightDelta] | None = None
     penalty: Callable[[Sequence[Any]], Tensor] | None = None
     after_step: Callable[[Sequence[Any], int], None] | None = None
+    figures: Callable[[Sequence[Any]], Mapping[str, float]] | None = None
+    resolve: Callable[[Any], Method] | None = None
+    begin: Callable[[Sequence[Any], BatchLoss], None] | None = None
+    held: Callable[[Sequence[Any]], int] | None = None
+    consistency: float = 0.0
+    pack: Callable[[Any], dict[str, Tensor]] | None = None
+    unpack: Callable[[Any, Mapping[str, Tensor]], None] | None = None
     needs: frozenset[str] = frozenset()
+    example: Callable[[int], Mapping[str, Any]] | None = None
     learning_rate: float = DEFAULT_RATE
     version: int = 1
+
+    def of(self, config: Any) -> Method:
+        """Return the method that settings mean.
+
+        Args:
+            config: Settings of this method.
+        """
+        return self if self.resolve is None else self.resolve(config)
 
     @property
     def merges(self) -> bool:

@@ -1,6 +1,7 @@
 """Adapters on disk: one folder each, the adapter's own tensors and what they belong to.
 
-    adapter_model.safetensors    <role>:<parameter>, shared:<parameter>, head:<parameter>
+    adapter_model.safetensors    <role>:<parameter>, shared:<parameter>, head:<parameter>; a method
+                                 may pack the parameters of a role (`Method.pack`)
     adapter_config.json          method, settings, roles, base and its fingerprint, versions, scores
     README.md                    a model card
 
@@ -25,6 +26,7 @@ from speechadapt.adapters.attach import build, install
 from speechadapt.adapters.card import card
 from speechadapt.adapters.catalog import method as method_of
 from speechadapt.adapters.handle import Handle, base_of
+from speechadapt.adapters.packed import file_tensors, unpacked
 from speechadapt.core.errors import CheckpointError, ConfigError
 from speechadapt.core.files import atomic_write, atomic_write_json, atomic_write_text, read_json
 from speechadapt.encoders.base import Encoder
@@ -103,7 +105,7 @@ def save(
             f"'{handle.name}' was to be saved as an adapter, but is composed of others "
             f"({handle.composition}). Use composite_store.save_composite."
         )
-    tensors = {key: plain(tensor) for key, tensor in handle.module.tensors().items()}
+    tensors = {key: plain(tensor) for key, tensor in file_tensors(handle).items()}
     tensors |= {_HEAD + key: plain(tensor) for key, tensor in (head or {}).items()}
     check_finite(tensors, f"adapter '{handle.name}'", "Nothing was saved.")
     details = describe(handle)
@@ -214,7 +216,8 @@ def load(
     called = folder.resolve().name if name is None else name
     handle = _built(encoder, stored, called)
     whose = f"the method '{stored.method}'"
-    fill(handle.module.tensors(), stored.tensors, folder / WEIGHTS, whose)
+    own, kept = unpacked(handle, stored.tensors, folder / WEIGHTS)
+    fill(own, kept, folder / WEIGHTS, whose)
     handle.module.eval()
     for subject in ("training", "scores", "head"):
         handle.notes[subject] = stored.details.get(subject)

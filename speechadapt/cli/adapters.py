@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from speechadapt.cli import compose
+from speechadapt.cli import compose, hub
 from speechadapt.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from speechadapt.core.shapes import Clip
     from speechadapt.encoders.base import Encoder
 
-HELP = "List adapter methods; show, verify, convert, merge, fuse and index saved adapters."
+HELP = "List adapter methods; show, verify, convert, merge, fuse, index, push and pull adapters."
 
 app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False)
 app.command("fuse")(compose.fuse)
 app.command("index")(compose.index)
 app.command("search")(compose.search)
+app.command("push")(hub.push_adapter)
+app.command("pull")(hub.pull_adapter)
 
 
 class Source(StrEnum):
@@ -306,7 +308,7 @@ def _facts(stored: Stored) -> Iterable[tuple[str, str]]:
     yield "roles", ", ".join(stored.roles)
     yield "sites", str(len(stored.sites))
     yield "trained norms", f"{stored.train_norms} ({len(stored.norm_sites)} norms)"
-    yield "parameters", f"{stored.num_parameters:,}"
+    yield "parameters", f"{details.get('parameters', stored.num_parameters):,}"
     base = stored.base
     model = base.get("name") or "a model built in memory"
     yield "base", f"{model} ({base.get('family')}), revision {base.get('revision') or 'unknown'}"

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from speechadapt.metrics.quality_report import Pair, PairScore
+
 HELP = "Score restored recordings against clean ones."
+
+_MODELS = ("speaker", "words")
+_JUDGE = "mini-whisper"  # shares no weights with a restorer made from mini-usm
 
 app = typer.Typer(help=HELP, no_args_is_help=True)
 
@@ -36,8 +43,9 @@ def restoration(
     score: Annotated[
         list[str] | None,
         typer.Option(
-            help="Scores by models of listeners: pesq, stoi, dnsmos, none; may be given again. By "
-            "default all three (extra 'metrics').",
+            help="Scores by models: pesq, stoi, dnsmos (extra 'metrics'), speaker, words, none; "
+            "may be given again. speaker=FOLDER and words=MODEL name the judge. By default all "
+            "but words.",
             show_default=False,
         ),
     ] = None,
@@ -57,8 +65,10 @@ def restoration(
 ) -> None:
     """Score recordings against clean ones of the same names, at the clean ones' sample rate.
 
-    Log-spectral distance, SI-SDR, PESQ, STOI and ESTOI, DNSMOS, bandwidth, level, clipping and
-    length drift: means with 95 % intervals. A score that a file does not have is missing, never 0.
+    Log-spectral distance, SI-SDR, PESQ, STOI and ESTOI, DNSMOS, the cosine of speakers, bandwidth,
+    level, clipping and length drift: means with 95 % intervals. A score that a file does not have
+    is missing, never 0. Words, as mini-whisper hears them where no other recogniser is named, are
+    scored against the text beside a clean file (`x.txt`), or against what is heard in it.
     """
     from speechadapt.core.files import write_lines
     from speechadapt.metrics.quality_pictures import draw
@@ -70,27 +80,74 @@ def restoration(
         summary,
     )
 
-    listeners = _listeners(score)
-    items = [score_pair(pair, listeners) for pair in find_pairs(reference, degraded, before)]
+    listeners, models = _asked(score)
+    judges = _speakers(models["speaker"]) if "speaker" in models else []
+    pairs = find_pairs(reference, degraded, before)
+    heard = _words(pairs, models["words"] or _JUDGE) if "words" in models else None
+    items = [score_pair(pair, listeners, judges) for pair in pairs]
     if per_item is not None:
         write_lines(per_item, item_rows(items))
     if pictures is not None:
         draw(items, pictures)
     found = summary(items)
-    print(json.dumps(found, ensure_ascii=False, indent=2) if as_json else markdown_table(found))
+    if as_json:
+        more = {} if heard is None else {"words": heard[0]}
+        print(json.dumps(found | more, ensure_ascii=False, indent=2))
+        return
+    print(markdown_table(found))
+    if heard is not None:
+        print(f"\n{heard[1]}")
 
 
-def _listeners(given: list[str] | None) -> tuple[str, ...]:
+def _asked(given: list[str] | None) -> tuple[tuple[str, ...], dict[str, str | None]]:
+    """Return the listeners and the models that were asked for, these by what they judge."""
     from speechadapt.core.errors import ConfigError, near_misses
     from speechadapt.metrics.quality_listener import LISTENERS, check_listeners
+    from speechadapt.models.card import bundled_models
+    from speechadapt.models.speaker import DEFAULT
 
-    if given == ["none"]:
-        return ()
-    for name in given or ():
-        if name not in LISTENERS:
-            raise ConfigError(
-                f"--score '{name}' was asked for.{near_misses(name, (*LISTENERS, 'none'))}"
-            )
-    names = tuple(given or LISTENERS)
-    check_listeners(names)
-    return names
+    usual = (*LISTENERS, *(["speaker"] if DEFAULT in bundled_models() else []))
+    listeners: list[str] = []
+    models: dict[str, str | None] = {}
+    for text in () if given == ["none"] else given or usual:
+        name, _, model = text.partition("=")
+        if name in _MODELS:
+            models[name] = model or None
+        elif text in LISTENERS:
+            listeners.append(text)
+        else:
+            misses = near_misses(name, (*LISTENERS, *_MODELS, "none"))
+            raise ConfigError(f"--score '{text}' was asked for.{misses}")
+    check_listeners(tuple(listeners))
+    return tuple(listeners), models
+
+
+def _speakers(model: str | None) -> list[PairScore]:
+    from speechadapt.models.pair_judges import SpeakerScore
+    from speechadapt.models.speaker import load_speaker_model
+
+    return [SpeakerScore(load_speaker_model(model))]
+
+
+def _words(pairs: Sequence[Pair], judge: str) -> tuple[dict[str, Any], str]:
+    """Return the words' scores as JSON values and as a table."""
+    from speechadapt.core.errors import ConfigError
+    from speechadapt.metrics.report import markdown_table, to_json
+    from speechadapt.models.build import load
+    from speechadapt.models.pair_judges import judge_words
+    from speechadapt.models.recogniser import Recogniser
+
+    loaded: object = load(judge)
+    if not isinstance(loaded, Recogniser):
+        raise ConfigError(f"--score words={judge} names a restorer; a recogniser is needed.")
+    words = judge_words(pairs, loaded)
+    found = {
+        "judge": judge,
+        "references": {"transcribed": words.transcribed, "heard": words.heard},
+        "sets": [to_json(side) for side in words.sides],
+    }
+    said = (
+        f"Words as {judge} hears them, against {words.transcribed} transcripts and "
+        f"{words.heard} times what it hears in the clean recording."
+    )
+    return found, f"{markdown_table(words.sides)}\n{said}"

@@ -70,7 +70,9 @@ def _merge(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _shown(entry: Field[Any], hint: Any) -> inspect.Parameter:
     if entry.name == "inputs":
-        info: Any = typer.Argument(help="Files, folders, globs, manifests (.jsonl), lists (.txt).")
+        info: Any = typer.Argument(
+            help="Files, folders, globs, manifests (.jsonl), lists (.txt); paths or URLs."
+        )
         return _parameter(entry.name, hint, info, inspect.Parameter.empty)
     dashed = f"--{entry.name.replace('_', '-')}"
     shorts = [name for name in entry.metadata["names"] if not name.startswith("--")]

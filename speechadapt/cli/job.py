@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,7 +11,7 @@ HELP = "Look after a job: status, verify, retry, merge."
 
 app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False)
 
-Folder = Annotated[Path, typer.Argument(help="The job's output folder.")]
+Folder = Annotated[str, typer.Argument(help="The job's output folder, its URL, or --job-folder.")]
 
 
 @app.command("status")

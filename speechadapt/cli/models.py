@@ -12,15 +12,18 @@ from typing import Annotated, no_type_check
 
 import typer
 
+from speechadapt.cli import hub
 from speechadapt.core.errors import CatalogError, CheckpointError, near_misses
 from speechadapt.models.card import CARD_FILE, bundled_models, format_score, read_card, render_card
 
-HELP = "List the bundled and local models, show a card, fetch a model."
+HELP = "List the bundled and local models, show a card, fetch, push and pull a model."
 
 # The model_type of config.json, for the encoders this package knows.
 KNOWN_TYPES = ("whisper", "wav2vec2-bert", "audio-spectrogram-transformer")
 
 app = typer.Typer(help=HELP, invoke_without_command=True, pretty_exceptions_enable=False)
+app.command("push")(hub.push_model)
+app.command("pull")(hub.pull_model)
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ def plan(
     source: Annotated[
         Path,
         typer.Argument(
-            help="JSON lines with audio_filepath and, where it is known, duration; or a folder of "
-            "WebDataset tars."
+            help="JSON lines with audio_filepath and, where it is known, duration, or cuts of "
+            "lhotse; or a folder of tars: WebDataset, Shar, or NeMo's."
         ),
     ],
     folder: Annotated[Path, typer.Argument(metavar="PLAN", help="Receives the plan.")],
@@ -32,13 +32,36 @@ def plan(
     hours: Annotated[float, typer.Option(min=0.001, help="Hours that fill a shard.")] = 10.0,
 ) -> None:
     """Cut a manifest into shards (it is read once, as a stream), or take each tar as a shard."""
+    from speechadapt.data.packed import packed_tars
     from speechadapt.jobs.shard_plan import ShardLimits, plan_shards, plan_tars
 
     if source.is_dir():
-        made = plan_tars(sorted(source.rglob("*.tar")), folder)
+        made = plan_tars(packed_tars(source), folder)
     else:
         made = plan_shards(source, folder, ShardLimits(items, hours * 3600))
     print(f"{made.items} rows, {made.audio_s / 3600:.2f} h in {len(made.shards)} shards")
+
+
+@app.command("unpack")
+def unpack(
+    source: Annotated[
+        Path, typer.Argument(help="A Shar folder of lhotse, or a tarred corpus of NeMo.")
+    ],
+    folder: Annotated[Path, typer.Argument(help="Receives audio/ and manifest.jsonl.")],
+) -> None:
+    """Lay out recordings that lie in tars, with a manifest that every verb takes."""
+    from speechadapt.core.errors import DataError
+    from speechadapt.data.manifest import read_manifest
+    from speechadapt.data.packed import is_packed
+    from speechadapt.data.packed import unpack as lay_out
+
+    if not is_packed(source):
+        raise DataError(
+            f"'{source}' is no packed corpus: a Shar folder holds cuts.NNNNNN.jsonl.gz and "
+            "recording.NNNNNN.tar, NeMo's tarred_audio_manifest.json and audio_N.tar."
+        )
+    manifest = lay_out(source, folder)
+    print(f"{len(read_manifest(manifest))} rows in {manifest}")
 
 
 @app.command("run", context_settings={"ignore_unknown_options": True})

@@ -59,9 +59,16 @@ def standard_input(options: Options) -> Iterator[Options]:
         with TemporaryDirectory() as folder:
             yield _listed(options, Path(folder))
         return
+    from speechadapt.core.storage import is_url, plain_path
     from speechadapt.jobs.folder import JobFolder
 
-    yield _listed(options, JobFolder(Path(options.output)).state / _NAME)
+    home = plain_path(options.job_folder or options.output)
+    if is_url(home):
+        raise ConfigError(
+            f"input '{MARK}' is kept with the job's state, which would lie in '{home}'. "
+            "Give --job-folder DIR."
+        )
+    yield _listed(options, JobFolder(Path(home)).state / _NAME)
 
 
 def _listed(options: Options, folder: Path) -> Options:

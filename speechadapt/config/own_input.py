@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from speechadapt.data.manifest import Utterance
+from speechadapt.data.manifest import Utterance, is_manifest
 from speechadapt.data.own import load_own
-from speechadapt.jobs.scan import AUDIO_SUFFIXES, scan
+from speechadapt.jobs.scan import scan
+from speechadapt.jobs.scan_paths import AUDIO_SUFFIXES
 
 
 def gather(inputs: Sequence[str], speakers: str = "given") -> tuple[list[Utterance], list[str]]:
@@ -26,7 +27,7 @@ def gather(inputs: Sequence[str], speakers: str = "given") -> tuple[list[Utteran
         ConfigError: An input does not exist, or nothing was found.
         DataError: A manifest is malformed.
     """
-    if len(inputs) == 1 and inputs[0].lower().endswith(".jsonl"):
+    if len(inputs) == 1 and is_manifest(inputs[0]):
         root = Path(inputs[0]).resolve().parent
         rows = load_own(Path(inputs[0]))
         names = [os.path.relpath(row.audio_filepath, root) for row in rows]

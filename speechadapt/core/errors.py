@@ -8,6 +8,7 @@
     |-- DataError              a manifest line, a text, a corpus
     |-- AudioError             a recording that cannot be used (carries a reason code)
     |-- CheckpointError        weights, model folders, training state
+    |-- StoreError             files behind a URL are out of reach (also an OSError)
     |-- JobError               a job folder or its state
     |   `-- FingerprintError   the job folder belongs to other options
     `-- MissingExtra           an optional dependency is not installed (also an ImportError)
@@ -63,6 +64,10 @@ class AudioError(SpeechadaptError):
 
 class CheckpointError(SpeechadaptError):
     """Weights, a model folder or a training state cannot be used."""
+
+
+class StoreError(SpeechadaptError, OSError):
+    """Files behind a URL are out of reach, also after repeated calls."""
 
 
 class JobError(SpeechadaptError):

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from speechadapt.audio.io import decode_audio, probe
 from speechadapt.core.errors import DataError, near_misses
-from speechadapt.data.manifest import Utterance, read_manifest
+from speechadapt.data.manifest import Utterance, manifest_stem, read_manifest
+from speechadapt.data.packed import is_packed, lay_out_first
 from speechadapt.data.split import hold_out, seconds_of
 
 SPLITS = ("train", "dev", "test")
@@ -25,7 +26,7 @@ _SPELLINGS = {"valid": "dev", "validation": "dev", "val": "dev", "eval": "test"}
 
 def corpus_of(path: Path) -> str:
     """Return the name that a manifest's rows have as a corpus."""
-    return path.stem
+    return manifest_stem(path)
 
 
 def load_own(path: Path) -> list[Utterance]:
@@ -42,6 +43,8 @@ def load_own(path: Path) -> list[Utterance]:
     Raises:
         DataError: The manifest cannot be read or is malformed, or a row names an unknown split.
     """
+    if is_packed(path):
+        raise DataError(lay_out_first(path))
     try:
         rows = read_manifest(path)
     except OSError as error:

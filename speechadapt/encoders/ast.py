@@ -16,7 +16,7 @@ from speechadapt.core.errors import CheckpointError
 from speechadapt.core.shapes import Clip, Frames, Lengths
 from speechadapt.encoders.base import Encoder
 from speechadapt.encoders.features import ast_fbank
-from speechadapt.encoders.sites import ConvShape, Grid, Site, at, by_role
+from speechadapt.encoders.sites import ConvShape, Grid, Part, Site, at, by_role, with_heads
 from speechadapt.encoders.source import load_extractor, load_weights
 
 MODEL_TYPE = "audio-spectrogram-transformer"
@@ -155,7 +155,8 @@ def sites(config: Any) -> dict[str, Site]:
     table.append(Site("encoder", "layers.0", "layernorm", dim, dim, kind="LayerNorm"))
     grid = grid_of(config)
     # the stem's own tokens are patches too, but a convolution gives them as a picture
-    return by_role(site if site.conv else replace(site, grid=grid) for site in table)
+    placed = [site if site.conv else replace(site, grid=grid) for site in table]
+    return by_role(with_heads(placed, config.num_attention_heads))
 
 
 def _layer_sites(index: int, dim: int, wide: int) -> list[Site]:
@@ -171,11 +172,28 @@ def _layer_sites(index: int, dim: int, wide: int) -> list[Site]:
         at(f"{role}.attn.k", f"{attention}.k_proj", dim, dim),
         at(f"{role}.attn.v", f"{attention}.v_proj", dim, dim),
         at(f"{role}.attn.out", f"{attention}.o_proj", dim, dim),
-        Site(f"{role}.attn", attention, f"{attention}.o_proj", dim, dim, tap=before),
+        Site(
+            f"{role}.attn",
+            attention,
+            f"{attention}.o_proj",
+            dim,
+            dim,
+            tap=before,
+            part=Part(mask="attention_mask"),
+        ),
         at(f"{role}.norm.ffn", after, dim, dim, "LayerNorm"),
         at(f"{role}.ffn.up", f"{path}.mlp.fc1", dim, wide),
         at(f"{role}.ffn.down", f"{path}.mlp.fc2", wide, dim),
-        Site(f"{role}.ffn", f"{path}.mlp", f"{path}.mlp", dim, dim, tap=after, kind="ASTMLP"),
+        Site(
+            f"{role}.ffn",
+            f"{path}.mlp",
+            f"{path}.mlp",
+            dim,
+            dim,
+            tap=after,
+            kind="ASTMLP",
+            part=Part(),
+        ),
         at(f"{role}.end", path, dim, dim, "ASTLayer"),
     ]
 

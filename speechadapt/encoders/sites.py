@@ -15,7 +15,8 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 from speechadapt.core.errors import SiteError, near_misses
 
@@ -28,6 +29,8 @@ _ROLE = re.compile(
     r"|conv\.(pw1|depthwise|pw2)"
     r"|norm\.[a-z0-9_]+)"
 )
+
+_ATTENTION = re.compile(r"layer\.\d+\.attn(\.\w+)?")
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,26 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class Part:
+    """That some of the frames alone can go through a span, and what is cut to them on the way.
+
+    The names are those of arguments of the module at the read point.
+
+    Args:
+        mask: Holds the mask of an attention, `[batch, 1, queries or 1, keys]`; empty where frames
+            do not meet within the span.
+        positions: Holds the rotary positions, `[2, frames, 1, 1, width]`; empty where there are
+            none.
+        keys: Takes what chosen frames attend to, where that is more than themselves; empty where
+            the attention has no such argument.
+    """
+
+    mask: str = ""
+    positions: str = ""
+    keys: str = ""
+
+
+@dataclass(frozen=True)
 class Site:
     """One place of an encoder.
 
@@ -84,6 +107,8 @@ class Site:
             out of it: a Conformer's `end` stands before the layer's closing norm.
         conv: Shape of the convolution, where the site is one.
         grid: How the tokens lie, where they are patches of a spectrogram.
+        part: How some of the frames alone can go through; None where only all of them can.
+        heads: Attention heads, at a self-attention and at its maps; 0 elsewhere.
     """
 
     role: str
@@ -97,6 +122,8 @@ class Site:
     writes_input: bool = False
     conv: ConvShape | None = None
     grid: Grid | None = None
+    part: Part | None = None
+    heads: int = 0
 
     def __post_init__(self) -> None:
         if not _ROLE.fullmatch(self.role):
@@ -122,6 +149,16 @@ def at(
         conv: Its shape, where it is a convolution.
     """
     return Site(role, path, path, dim_in, dim_out, kind=kind, conv=conv)
+
+
+def with_heads(sites: Iterable[Site], heads: int) -> list[Site]:
+    """Return the sites with the number of heads at every self-attention and at its maps.
+
+    Args:
+        sites: An encoder's sites.
+        heads: Attention heads of every layer.
+    """
+    return [replace(one, heads=heads) if _ATTENTION.fullmatch(one.role) else one for one in sites]
 
 
 def by_role(sites: Iterable[Site]) -> dict[str, Site]:
@@ -151,6 +188,7 @@ def select(sites: Iterable[Site], patterns: Iterable[str]) -> list[Site]:
     return [site for site in offered if site.role in chosen]
 
 
+@cache
 def _matches(role: str, pattern: str) -> bool:
     candidates = [pattern]
     if not pattern.startswith(("layer.", "stem.", "encoder", "*")):

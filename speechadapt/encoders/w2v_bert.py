@@ -19,7 +19,7 @@ from speechadapt.core.errors import CheckpointError
 from speechadapt.core.shapes import Clip, Frames, Lengths, Mask, length_mask
 from speechadapt.encoders.base import Encoder
 from speechadapt.encoders.features import seamless_fbank
-from speechadapt.encoders.sites import ConvShape, Site, at, by_role
+from speechadapt.encoders.sites import ConvShape, Part, Site, at, by_role, with_heads
 from speechadapt.encoders.source import load_extractor, load_weights
 
 MODEL_TYPE = "wav2vec2-bert"
@@ -130,7 +130,7 @@ def sites(config: Any) -> dict[str, Site]:
     first, last = "encoder.layers.0", f"encoder.layers.{config.num_hidden_layers - 1}"
     dim = config.hidden_size
     table.append(Site("encoder", first, f"{last}.final_layer_norm", dim, dim, kind="LayerNorm"))
-    return by_role(table)
+    return by_role(with_heads(table, config.num_attention_heads))
 
 
 def _layer_sites(index: int, config: Any) -> list[Site]:
@@ -153,6 +153,7 @@ def _layer_sites(index: int, config: Any) -> list[Site]:
             dim_in=dim,
             dim_out=dim,
             tap=f"{path}.self_attn_layer_norm",
+            part=_attention_part(config),
         ),
         at(f"{role}.norm.conv", f"{conv}.layer_norm", dim, dim, "LayerNorm"),
         at(f"{role}.conv.pw1", f"{conv}.pointwise_conv1", dim, 2 * dim, "Conv1d", ConvShape(1)),
@@ -182,6 +183,13 @@ def _layer_sites(index: int, config: Any) -> list[Site]:
     ]
 
 
+def _attention_part(config: Any) -> Part | None:
+    """Return how some frames can attend: not by relative positions, computed as if none lacked."""
+    positions = {None: "", "rotary": "relative_position_embeddings"}
+    kind = config.position_embeddings_type
+    return Part("attention_mask", positions[kind]) if kind in positions else None
+
+
 def _feed_forward_sites(role: str, path: str, name: str, config: Any) -> list[Site]:
     dim, wide = config.hidden_size, config.intermediate_size
     norm = f"{path}.{name}_layer_norm"
@@ -198,6 +206,7 @@ def _feed_forward_sites(role: str, path: str, name: str, config: Any) -> list[Si
             tap=norm,
             branch_scale=0.5,
             kind="Wav2Vec2BertFeedForward",
+            part=Part(),
         ),
     ]
 

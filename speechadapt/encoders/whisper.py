@@ -22,7 +22,7 @@ from speechadapt.core.errors import CheckpointError, ShapeError
 from speechadapt.core.shapes import Clip, Frames, Lengths, Mask, length_mask
 from speechadapt.encoders.base import Encoder, check_padding
 from speechadapt.encoders.features import whisper_log_mel
-from speechadapt.encoders.sites import ConvShape, Site, at, by_role
+from speechadapt.encoders.sites import ConvShape, Part, Site, at, by_role, with_heads
 from speechadapt.encoders.source import load_extractor, load_weights
 
 MODEL_TYPE = "whisper"
@@ -194,7 +194,7 @@ def sites(config: Any) -> dict[str, Site]:
     for index in range(last + 1):
         table += _layer_sites(index, dim, config.encoder_ffn_dim)
     table.append(Site("encoder", "layers.0", "layer_norm", dim, dim, kind="LayerNorm"))
-    return by_role(table)
+    return by_role(with_heads(table, config.encoder_attention_heads))
 
 
 def _layer_sites(index: int, dim: int, wide: int) -> list[Site]:
@@ -207,11 +207,27 @@ def _layer_sites(index: int, dim: int, wide: int) -> list[Site]:
         at(f"{role}.attn.k", f"{attention}.k_proj", dim, dim),
         at(f"{role}.attn.v", f"{attention}.v_proj", dim, dim),
         at(f"{role}.attn.out", f"{attention}.out_proj", dim, dim),
-        Site(f"{role}.attn", attention, f"{attention}.out_proj", dim, dim, tap=attention_norm),
+        Site(
+            f"{role}.attn",
+            attention,
+            f"{attention}.out_proj",
+            dim,
+            dim,
+            tap=attention_norm,
+            part=Part(mask="attention_mask", keys="key_value_states"),
+        ),
         at(f"{role}.norm.ffn", feed_forward_norm, dim, dim, "LayerNorm"),
         at(f"{role}.ffn.up", f"{path}.fc1", dim, wide),
         at(f"{role}.ffn.down", f"{path}.fc2", wide, dim),
-        Site(f"{role}.ffn", f"{path}.fc1", f"{path}.fc2", dim, dim, tap=feed_forward_norm),
+        Site(
+            f"{role}.ffn",
+            f"{path}.fc1",
+            f"{path}.fc2",
+            dim,
+            dim,
+            tap=feed_forward_norm,
+            part=Part(),
+        ),
         at(f"{role}.end", path, dim, dim, "WhisperEncoderLayer"),
     ]
 

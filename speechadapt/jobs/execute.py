@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from speechadapt.core.errors import ConfigError, JobError
+from speechadapt.core.storage import is_url
 from speechadapt.engines.base import Engine, Worker
 from speechadapt.engines.process import ProcessEngine
 from speechadapt.engines.ray import RayEngine
 from speechadapt.engines.serial import SerialEngine
-from speechadapt.jobs.folder import JobFolder
+from speechadapt.jobs.folder import JobFolder, find_folder, folder_of
 from speechadapt.jobs.interrupts import Interrupts
 from speechadapt.jobs.job_options import JobOptions, parse_shard
 from speechadapt.jobs.job_worker import WorkerSetup, start_worker
-from speechadapt.jobs.lease import Lease
-from speechadapt.jobs.ledger import Entry, Journal, Ledger
+from speechadapt.jobs.ledger import Entry, Ledger
+from speechadapt.jobs.place import Claim
 from speechadapt.jobs.plan import PlanItem
 from speechadapt.jobs.prepare import Job, prepare_job, say, worker_threads
 from speechadapt.jobs.progress import Tally, make_progress
@@ -55,7 +56,7 @@ def run_job(options: JobOptions, rescan: bool = True) -> int:
         raise ConfigError(
             "--overwrite would wipe the work of the other shards; use it without --shard."
         )
-    folder = JobFolder(Path(options.output))
+    folder = folder_of(options, f"{shard[0] + 1}-of-{shard[1]}")
     with Interrupts(say) as interrupts:
         try:
             return _locked(options, folder, shard, rescan, interrupts)
@@ -63,11 +64,11 @@ def run_job(options: JobOptions, rescan: bool = True) -> int:
             return interrupts.exit_code or EXIT_INTERRUPTED
 
 
-def retry_job(output: Path, **changes: Any) -> int:
+def retry_job(output: Path | str, **changes: Any) -> int:
     """Try the failed and partial items of a job again, with the options it was last run with.
 
     Args:
-        output: The job's output folder.
+        output: The job's output folder, its URL, or its `--job-folder`.
         changes: Options that may differ between runs of one job.
 
     Returns:
@@ -76,11 +77,13 @@ def retry_job(output: Path, **changes: Any) -> int:
     Raises:
         JobError: There is no such job.
     """
-    folder = JobFolder(output)
+    folder = find_folder(output)
     folder.check_exists()
     options = folder.read_request()
-    changes = {"retry_failed": True, "overwrite": False, "dry_run": False, "shard": None} | changes
-    return run_job(replace(options, output=str(output), **changes), rescan=False)
+    split = is_url(options.output) and not is_url(str(output))
+    again: dict[str, Any] = {"retry_failed": True, "overwrite": False, "dry_run": False}
+    where = {"shard": None, "job_folder" if split else "output": str(output)}
+    return run_job(replace(options, **(again | where | changes)), rescan=False)
 
 
 def print_plan(job: Job) -> None:
@@ -91,7 +94,7 @@ def print_plan(job: Job) -> None:
     long = sum(batch.long for batch in batches)
     print(
         f"{len(items)} items, {hours:.2f} h of audio, {skipped} left out; {len(batches)} batches, "
-        f"{long} of them one long recording each; output: {job.folder.output}"
+        f"{long} of them one long recording each; output: {job.folder.place.shown}"
     )
     for batch in batches:
         first, *more = (job.plan.items[place] for place in batch.items)
@@ -107,23 +110,24 @@ def _locked(
     rescan: bool,
     interrupts: Interrupts,
 ) -> int:
-    lease = Lease(folder.locks / f"driver-{shard[0] + 1}-of-{shard[1]}.lease", f"'{folder.output}'")
+    lease: Claim | None = None
     with contextlib.ExitStack() as locks:
         if not options.dry_run:
             name = f"{shard[0] + 1}-of-{shard[1]}"
             locks.enter_context(folder.lock("driver", shared=shard[1] > 1))
             locks.enter_context(folder.lock(f"driver-{name}"))
-            locks.enter_context(lease)
+            lease = locks.enter_context(folder.place.claim(f"driver-{name}"))
             folder.wait_for_orphans(None if shard[1] == 1 else name)
+            folder.place.pull()
         job = prepare_job(options, folder, shard, rescan)
-        if options.dry_run:
+        if lease is None:
             print_plan(job)
             return EXIT_OK
         stats, report = _run(job, interrupts, lease)
     return _exit_code(job, stats, report, interrupts, lease)
 
 
-def _run(job: Job, interrupts: Interrupts, lease: Lease) -> tuple[RunStats, Report]:
+def _run(job: Job, interrupts: Interrupts, lease: Claim) -> tuple[RunStats, Report]:
     options, folder = job.options, job.folder
     ledger = Ledger(folder.journal)
     mine = job.mine()
@@ -142,7 +146,7 @@ def _run(job: Job, interrupts: Interrupts, lease: Lease) -> tuple[RunStats, Repo
         failed=len(_failed_before(mine, ledger) & done),
     )
     progress = make_progress(options.json_progress)
-    journal = Journal(folder.journal / f"{job.shard_name}-driver.jsonl")
+    journal = folder.open_journal(f"{job.shard_name}-driver")
     engine, factory = _engine(job)
     policy = Policy(options.timeout, limit, lambda: interrupts.caught is not None or lease.lost)
     run = Run(engine, factory, journal, policy, progress, tally)
@@ -161,7 +165,9 @@ def _run(job: Job, interrupts: Interrupts, lease: Lease) -> tuple[RunStats, Repo
 
 def _engine(job: Job) -> tuple[Engine, Callable[[int], Worker]]:
     options = job.options
-    setup = WorkerSetup(options, job.plan.limits, job.shard_name, worker_threads(options))
+    setup = WorkerSetup(
+        options, job.plan.limits, job.shard_name, worker_threads(options), job.folder.place.run
+    )
     if options.engine_name == "process":
         return ProcessEngine(options.workers), partial(start_worker, setup)
     if options.engine_name == "ray":
@@ -176,16 +182,14 @@ def _engine(job: Job) -> tuple[Engine, Callable[[int], Worker]]:
 
 def _done(job: Job, items: list[PlanItem], ledger: Ledger) -> frozenset[str]:
     """Return the ids of items with a journal line for their present content and all outputs."""
-
-    def is_done(item: PlanItem, entry: Entry | None) -> bool:
-        if entry is None or entry.key != item.key:
-            return False
-        if entry.status in ("failed", "skipped"):
-            return True
-        outputs = job.kind.outputs(job.options, item)
-        return all((job.folder.output / name).is_file() for name in outputs)
-
-    return frozenset(item.id for item in items if is_done(item, ledger.entries.get(item.id)))
+    outputs: dict[str, tuple[str, ...]] = {}
+    for item in items:
+        entry: Entry | None = ledger.entries.get(item.id)
+        if entry is not None and entry.key == item.key:
+            whole = entry.status not in ("failed", "skipped")
+            outputs[item.id] = job.kind.outputs(job.options, item) if whole else ()
+    missing = job.folder.place.missing(name for names in outputs.values() for name in names)
+    return frozenset(name for name, wanted in outputs.items() if missing.isdisjoint(wanted))
 
 
 def _failed_before(items: list[PlanItem], ledger: Ledger) -> frozenset[str]:
@@ -197,12 +201,12 @@ def _failed_before(items: list[PlanItem], ledger: Ledger) -> frozenset[str]:
 
 
 def _exit_code(
-    job: Job, stats: RunStats, report: Report, interrupts: Interrupts, lease: Lease
+    job: Job, stats: RunStats, report: Report, interrupts: Interrupts, lease: Claim
 ) -> int:
     _show(report, job.options)
     if lease.lost:
         raise JobError(
-            f"another run took over '{job.folder.output}' while this one was not heard of; it "
+            f"another run took over '{job.folder.place.shown}' while this one was not heard of; it "
             "goes on with what is left."
         )
     if interrupts.exit_code is not None:

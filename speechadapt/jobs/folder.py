@@ -22,10 +22,12 @@ from typing import Any
 
 from speechadapt.core.errors import FingerprintError, JobError
 from speechadapt.core.files import atomic_write_json, hash_json
+from speechadapt.core.storage import is_url, plain_path
 from speechadapt.jobs.job_options import JobOptions
 from speechadapt.jobs.kind import KINDS, Kind, kind_named
+from speechadapt.jobs.ledger import Journal
+from speechadapt.jobs.place import STATE, LocalPlace, Place
 
-STATE = ".speechadapt"
 _ORPHAN_WAIT_S = 30.0
 
 
@@ -33,11 +35,14 @@ class JobFolder:
     """Paths and locks of one job.
 
     Args:
-        output: The folder that receives the job's outputs.
+        output: The folder that receives the job's outputs; of a job behind a URL, the local folder
+            that it works on.
+        place: Where the job lies; None for the folder itself.
     """
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path, place: Place | None = None) -> None:
         self.output = output
+        self.place: Place = LocalPlace(output) if place is None else place
         self.state = output / STATE
         self.job = self.state / "job.json"
         self.request = self.state / "request.json"
@@ -47,7 +52,7 @@ class JobFolder:
         self.summary = self.state / "summary.json"
         self.transcripts = output / "transcripts.jsonl"
         self.restored = output / "restored.jsonl"
-        self.locks = self.state / "locks"
+        self.locks = self.place.locks
 
     def exists(self) -> bool:
         """Say whether a job was begun here."""
@@ -60,11 +65,13 @@ class JobFolder:
             JobError: There is no job folder.
         """
         if not self.exists():
-            raise JobError(f"'{self.output}' holds no job: {STATE}/job.json is missing there.")
+            raise JobError(f"'{self.place.shown}' holds no job: {STATE}/job.json is missing there.")
 
     @contextlib.contextmanager
     def lock(self, name: str, wait_s: float = 0.0, shared: bool = False) -> Iterator[None]:
         """Hold a lock that ends with this process, however it ends.
+
+        Behind a URL, `plan` and `report` hold off other hosts too and bring the folder up to date.
 
         Args:
             name: What is locked (`driver-1-of-4`, `plan`, `workers`).
@@ -86,13 +93,26 @@ class JobFolder:
                 except OSError as error:
                     if time.monotonic() >= deadline:
                         raise JobError(
-                            f"another run is at work on '{self.output}' (lock {name}); "
+                            f"another run is at work on '{self.place.shown}' (lock {name}); "
                             "let it finish or stop it first."
                         ) from error
                     time.sleep(0.05)
-            yield
+            with self.place.guard(name, wait_s):
+                yield
         finally:
             os.close(descriptor)
+
+    def open_journal(self, name: str) -> Journal:
+        """Open the journal of one writer.
+
+        Args:
+            name: Its name, such as `1-of-4-worker-0`.
+
+        Raises:
+            JobError: The disk is full or gone.
+        """
+        path = self.journal / f"{self.place.journal_name(name)}.jsonl"
+        return Journal(path, self.place.journalled)
 
     def wait_for_orphans(self, shard: str | None) -> None:
         """Wait until the workers of a driver that died have noticed and left.
@@ -130,7 +150,7 @@ class JobFolder:
         if hash_json(known) != hash_json(identity):
             lines = "\n".join(f"  {line}" for line in differences(known, identity))
             raise FingerprintError(
-                f"the job in '{self.output}' was begun with other options or another model:\n"
+                f"the job in '{self.place.shown}' was begun with other options or another model:\n"
                 f"{lines}\nUse the same ones to resume, another -o, or --overwrite to begin anew."
             )
         return False
@@ -169,6 +189,64 @@ class JobFolder:
             raise JobError(
                 f"'{self.job}' cannot be read: {error}; --overwrite begins the job anew."
             ) from error
+
+
+def folder_of(options: JobOptions, part: str, run: str = "") -> JobFolder:
+    """Return the folder of a job that is to be run.
+
+    Args:
+        options: What was asked for.
+        part: Names the driver (`1-of-4`).
+        run: Of a driver's `place`, for its workers; empty for the driver itself.
+
+    Raises:
+        ConfigError: The output is behind a URL that cannot be used for it.
+        MissingExtra: The output is behind a URL, and fsspec is not installed.
+    """
+    output = plain_path(options.output)
+    if not is_url(output):
+        return JobFolder(Path(output))
+    from speechadapt.jobs.place_remote import SplitPlace, StoredPlace
+
+    state = plain_path(options.job_folder)
+    place = SplitPlace(output, Path(state)) if state else StoredPlace(output, part, run)
+    return JobFolder(place.folder, place)
+
+
+def find_folder(where: str | Path) -> JobFolder:
+    """Return the folder of a job that was begun.
+
+    Args:
+        where: Its output folder, its URL, or its `--job-folder`.
+
+    Raises:
+        ConfigError: It is behind a URL that cannot be used for it.
+        MissingExtra: It is behind a URL, and fsspec is not installed.
+        StoreError: The store is out of reach.
+    """
+    text = plain_path(str(where))
+    if not is_url(text):
+        folder = JobFolder(Path(text))
+        output = _stored_output(folder)
+        if output is None:
+            return folder
+        from speechadapt.jobs.place_remote import SplitPlace
+
+        return JobFolder(folder.output, SplitPlace(output, folder.output))
+    from speechadapt.jobs.place_remote import StoredPlace
+
+    place = StoredPlace(text, "look")
+    place.pull()
+    return JobFolder(place.folder, place)
+
+
+def _stored_output(folder: JobFolder) -> str | None:
+    """Return the URL of the outputs where only the state lies in a folder."""
+    try:
+        output = json.loads(folder.request.read_text(encoding="utf-8"))["output"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return output if isinstance(output, str) and is_url(output) else None
 
 
 def _thaw(value: Any) -> Any:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from speechadapt.core.errors import ConfigError, near_misses
+from speechadapt.core.storage import is_url
 
 ENGINES = ("auto", "serial", "process", "ray")
 NORMALISERS = ("verbatim", "whisper", "basic")
@@ -46,7 +47,14 @@ class JobOptions(ABC):
 
     inputs: tuple[str, ...] = field(default=(), metadata={"same_output": True})
     output: str = setting(
-        "", "Folder for the outputs and the job's state.", "-o", "--output_dir", same_output=True
+        "",
+        "Folder or URL for the outputs and the job's state.",
+        "-o",
+        "--output_dir",
+        same_output=True,
+    )
+    job_folder: str = setting(
+        "", "Folder for the job's state where -o is a URL; else it lies in OUT.", same_output=True
     )
     normaliser: str = setting("verbatim", "Normaliser of the scores: verbatim, whisper, basic.")
     dtype: str = setting("auto", "Arithmetic: auto, float32, bfloat16, float16.")
@@ -189,6 +197,7 @@ def _problems(options: JobOptions) -> list[str | None]:
         at_least("--max-duration-s", options.max_duration_s, 0),
         _limit_problem(options.max_failures),
         _engine_problem(options),
+        *_place_problems(options),
     ]
 
 
@@ -204,3 +213,15 @@ def _engine_problem(options: JobOptions) -> str | None:
     if options.engine == "serial" and options.timeout is not None:
         return "--timeout needs --engine process: only a worker process can be ended in time."
     return None
+
+
+def _place_problems(options: JobOptions) -> list[str | None]:
+    problems: list[str | None] = []
+    if options.job_folder and not is_url(options.output):
+        problems.append("--job-folder is for an -o that is a URL; OUT holds the state of others.")
+    if is_url(options.job_folder):
+        problems.append(f"--job-folder must be a local folder, got {options.job_folder!r}.")
+    shared = [each for each in (*options.inputs, options.output) if each.startswith("memory://")]
+    if shared and options.engine_name != "serial":
+        problems.append(f"{shared[0]!r} is seen by one process alone; give --engine serial.")
+    return problems

@@ -7,15 +7,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import fsum
-from pathlib import Path
 from typing import Any
 
 from speechadapt.engines.base import Unit, Worker
-from speechadapt.jobs.commit import ItemFiles, commit
-from speechadapt.jobs.folder import JobFolder
+from speechadapt.jobs.commit import ItemFiles
+from speechadapt.jobs.copies import Copies
+from speechadapt.jobs.folder import JobFolder, folder_of
 from speechadapt.jobs.job_options import JobOptions
 from speechadapt.jobs.kind import kind_named
-from speechadapt.jobs.ledger import Journal, Ledger, Record
+from speechadapt.jobs.ledger import Ledger, Record
 from speechadapt.jobs.load import device_of
 from speechadapt.jobs.plan import Limits
 from speechadapt.jobs.result import Result
@@ -32,17 +32,19 @@ class WorkerSetup:
         limits: What a batch may hold.
         shard: Names the driver in journals and locks (`1-of-1`).
         threads: CPU threads of this worker; None as torch does.
+        run: The driver's run, where each has a folder of its own (see `place.Place`).
     """
 
     options: Any
     limits: Limits
     shard: str
     threads: int | None = None
+    run: str = ""
 
     @property
     def folder(self) -> JobFolder:
         """The job's folder."""
-        return JobFolder(Path(self.options.output))
+        return folder_of(self.options, self.shard, self.run)
 
 
 def start_worker(setup: WorkerSetup, number: int) -> Worker:
@@ -69,6 +71,7 @@ class JobWorker(ABC):
 
     Attributes:
         staging: A folder of its own on the file system of the outputs, emptied when a run begins.
+        copies: Lends recordings behind URLs as local files.
     """
 
     def __init__(self, setup: WorkerSetup, number: int, locked: bool = False) -> None:
@@ -79,7 +82,8 @@ class JobWorker(ABC):
         if self._lock is not None:
             self._lock.__enter__()
         self.staging = self._folder.state / "staging" / name
-        self._journal = Journal(self._folder.journal / f"{name}.jsonl")
+        self.copies = Copies(self.staging / "in")
+        self._journal = self._folder.open_journal(name)
         self._first = True
 
     @abstractmethod
@@ -107,6 +111,7 @@ class JobWorker(ABC):
         assignment: Assignment = unit.payload
         known: Mapping[str, ItemDone] = {}
         if unit.attempt > 1 or assignment.recheck:
+            self._folder.place.pull()
             known = _already_done(Ledger(self._folder.journal), assignment)
         assignment = replace(assignment, todo=assignment.todo.difference(known))
         results = self.work(assignment, prepared)
@@ -131,6 +136,7 @@ class JobWorker(ABC):
     def close(self) -> None:
         """Close the journal and let go of the lock."""
         self.release()
+        self.copies.clear()
         self._journal.close()
         if self._lock is not None:
             self._lock.__exit__(None, None, None)
@@ -139,7 +145,7 @@ class JobWorker(ABC):
         self, results: Sequence[Result], assignment: Assignment, attempt: int
     ) -> list[Record]:
         files = [ItemFiles(result.item.id, result.files) for result in results if result.files]
-        problems = commit(self._folder.output, self.staging, files)
+        problems = self._folder.place.commit(self.staging, files)
         records = []
         for result in results:
             attempts = assignment.attempts.get(result.item.id, 0) + attempt

@@ -104,7 +104,7 @@ class Lease:
         return True
 
     def _lapsed(self, facts: dict[str, Any]) -> bool:
-        if facts.get("host") == socket.gethostname() and not _runs(facts.get("pid")):
+        if facts.get("host") == socket.gethostname() and not process_runs(facts.get("pid")):
             return True
         age = self._age_s()
         return age is not None and age > self._lapse_s
@@ -149,7 +149,8 @@ def _read(path: Path) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
-def _runs(pid: Any) -> bool:
+def process_runs(pid: Any) -> bool:
+    """Say whether a process of this host is there; True for what is no process number."""
     if not isinstance(pid, int):
         return True
     try:

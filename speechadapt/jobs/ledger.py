@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -88,9 +88,11 @@ class Journal:
 
     Args:
         path: The file; made where it is missing. A torn last line of an earlier run is closed off.
+        told: Told the path once lines are durable, and with True once the file is closed.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, told: Callable[[Path, bool], None] | None = None) -> None:
+        self._told = told
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
@@ -111,10 +113,14 @@ class Journal:
             os.fsync(self._descriptor)
         except OSError as error:
             raise JobError(f"the journal '{self._path}' cannot be written: {error}.") from error
+        if self._told is not None:
+            self._told(self._path, False)
 
     def close(self) -> None:
         """Close the file."""
         os.close(self._descriptor)
+        if self._told is not None:
+            self._told(self._path, True)
 
 
 class Ledger:

@@ -37,13 +37,16 @@ def load_recogniser(options: TranscribeOptions, threads: int | None = None) -> R
 
     from speechadapt.core.seed import seed_everything
     from speechadapt.models.build import load
+    from speechadapt.models.told import tell
 
     if threads is not None:
         torch.set_num_threads(threads)
     seed_everything("transcribe", options.seed)
-    loaded: object = load(options.model, **load_arguments(options))
+    found = load(options.model, **load_arguments(options))
+    loaded: object = found
     if not isinstance(loaded, Recogniser):
         raise ConfigError(f"'{options.model}' writes no text; `speechadapt restore` takes it.")
+    tell(found, options.condition, options.hot_words, options.strength)
     return loaded
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from speechadapt.core.errors import JobError
-from speechadapt.jobs.folder import JobFolder
+from speechadapt.jobs.folder import JobFolder, find_folder
 from speechadapt.jobs.kind import Kind
 from speechadapt.jobs.ledger import Ledger, Record
+from speechadapt.jobs.place import Place
 from speechadapt.jobs.plan import Plan, read_plan
 from speechadapt.jobs.report import Report, Totals, current_records, finish, write_rows
 
@@ -27,13 +28,16 @@ class Finding:
     problem: str
 
 
-def open_job(output: Path) -> tuple[JobFolder, Plan]:
+def open_job(output: Path | str) -> tuple[JobFolder, Plan]:
     """Open a job that was begun.
+
+    Args:
+        output: Its output folder, its URL, or its `--job-folder`.
 
     Raises:
         JobError: There is none, or its plan is missing.
     """
-    folder = JobFolder(output)
+    folder = find_folder(output)
     folder.check_exists()
     plan, _ = read_plan(folder.plan)
     if plan is None:
@@ -41,13 +45,16 @@ def open_job(output: Path) -> tuple[JobFolder, Plan]:
     return folder, plan
 
 
-def count(output: Path) -> Totals:
+def count(output: Path | str) -> Totals:
     """Add up a job's ledger, without writing anything.
 
     Raises:
         JobError: There is no such job.
     """
-    folder, plan = open_job(output)
+    return _count(*open_job(output))
+
+
+def _count(folder: JobFolder, plan: Plan) -> Totals:
     totals = Totals(items=len(plan.items))
     for record in current_records(plan, Ledger(folder.journal)):
         if record is None:
@@ -57,7 +64,7 @@ def count(output: Path) -> Totals:
     return totals
 
 
-def verify(output: Path) -> list[Finding]:
+def verify(output: Path | str) -> list[Finding]:
     """Read every output again and compare it with the ledger.
 
     Checks that each item is done once, that its outputs are there, not empty where there should be
@@ -79,15 +86,15 @@ def verify(output: Path) -> list[Finding]:
         if record is None:
             findings.append(Finding(item.id, "not done"))
             continue
-        findings += [Finding(item.id, text) for text in _check_outputs(kind, output, record)]
+        findings += [Finding(item.id, text) for text in _check_outputs(kind, folder.place, record)]
         rows.append(json.dumps(dict(record.row), ensure_ascii=False))
     findings += _check_twice(ledger)
     if len(rows) == len(plan.items):
-        findings += _check_rows(kind.rows(folder), rows)
+        findings += _check_rows(folder.place, kind.rows(folder).name, rows)
     return findings
 
 
-def merge(output: Path, missing_allowed: bool = False) -> Report:
+def merge(output: Path | str, missing_allowed: bool = False) -> Report:
     """Join the journals of all shards into the job's rows, `failed.jsonl` and the summary.
 
     Args:
@@ -98,7 +105,7 @@ def merge(output: Path, missing_allowed: bool = False) -> Report:
         JobError: There is no such job, or items are not done yet.
     """
     folder, plan = open_job(output)
-    totals = count(output)
+    totals = _count(folder, plan)
     if totals.pending and not missing_allowed:
         raise JobError(
             f"{totals.pending} of {totals.items} items in '{output}' are not done yet; run the "
@@ -108,16 +115,18 @@ def merge(output: Path, missing_allowed: bool = False) -> Report:
         report = finish(folder, plan, folder.read_identity()["options"]["normaliser"])
         if totals.pending:
             write_rows(folder.kind().rows(folder), plan, Ledger(folder.journal))
+            folder.place.push()
     return report
 
 
-def _check_outputs(kind: Kind, output: Path, record: Record) -> list[str]:
+def _check_outputs(kind: Kind, place: Place, record: Record) -> list[str]:
     problems = []
     for name in record.outputs:
         try:
-            problem = kind.check_output(output / name, record)
+            with place.near(name) as path:
+                problem = kind.check_output(path, record)
         except OSError as error:
-            problem = f"cannot be read: {error.strerror}"
+            problem = f"cannot be read: {error.strerror or error}"
         if problem is not None:
             problems.append(f"'{name}' {problem}")
     return problems
@@ -130,11 +139,12 @@ def _check_twice(ledger: Ledger) -> list[Finding]:
     ]
 
 
-def _check_rows(path: Path, rows: list[str]) -> list[Finding]:
+def _check_rows(place: Place, name: str, rows: list[str]) -> list[Finding]:
     try:
-        found = path.read_text(encoding="utf-8", errors="surrogateescape")
+        with place.near(name) as path:
+            found = path.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
-        return [Finding(path.name, "missing though every item is done; `job merge` writes it")]
+        return [Finding(name, "missing though every item is done; `job merge` writes it")]
     if found == "".join(f"{row}\n" for row in rows):
         return []
-    return [Finding(path.name, "does not hold the ledger's rows; `job merge` writes it again")]
+    return [Finding(name, "does not hold the ledger's rows; `job merge` writes it again")]

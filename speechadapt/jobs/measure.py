@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from speechadapt.audio.io import probe
-from speechadapt.core.errors import AudioError, MissingExtra
+from speechadapt.core.errors import AudioError, MissingExtra, StoreError
+from speechadapt.core.storage import Store, is_url, split_url
+from speechadapt.jobs.copies import header_copy
 from speechadapt.jobs.listen import CUT_S
 from speechadapt.jobs.plan import PlanItem
 from speechadapt.jobs.scan import Item
@@ -57,10 +59,13 @@ def measure_files(items: Sequence[PlanItem]) -> list[FileFacts]:
 
     Returns:
         One value per item; a file that cannot be read is no error here.
+
+    Raises:
+        StoreError: Files behind URLs are out of reach.
     """
     paths = list(dict.fromkeys(item.path for item in items))
     with ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="probe") as executor:
-        facts = dict(zip(paths, executor.map(measure_file, map(Path, paths)), strict=True))
+        facts = dict(zip(paths, executor.map(_measure, paths), strict=True))
     return [facts[item.path] for item in items]
 
 
@@ -82,6 +87,30 @@ def measure_file(path: Path) -> FileFacts:
     if header_s is None:
         header_s = _estimate_s(path, found.st_size)
     return FileFacts(key, header_s)
+
+
+def measure_stored(url: str) -> FileFacts:
+    """Read the size, version and header of a recording behind a URL.
+
+    Args:
+        url: The recording.
+
+    Raises:
+        StoreError: The store is out of reach.
+    """
+    parent, name = split_url(url)
+    try:
+        found = Store(parent).stat(name)
+        with header_copy(url, found.size) as path:
+            return replace(measure_file(path), key=f"{found.size}-{found.version}")
+    except StoreError:
+        raise
+    except OSError:
+        return FileFacts("", None)
+
+
+def _measure(path: str) -> FileFacts:
+    return measure_stored(path) if is_url(path) else measure_file(Path(path))
 
 
 def _estimate_s(path: Path, size: int) -> float:

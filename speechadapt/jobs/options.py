@@ -33,6 +33,15 @@ class TranscribeOptions(JobOptions):
     model: str | None = setting(None, "A bundled name, a local folder or a hub id.")
     revision: str | None = setting(None, "Revision of a hub model.")
     adapter: str | None = setting(None, "An adapter's folder, or several: fuse(A, B), auto(INDEX).")
+    condition: str | None = setting(
+        None, "With --adapter: a recording of the speaker to listen to (target_speaker)."
+    )
+    hot_words: str | None = setting(
+        None, "With --adapter: a file of words to expect, one a line (hot_words)."
+    )
+    strength: float | None = setting(
+        None, "How much --condition or --hot-words counts; None: as trained; 0: not at all."
+    )
     decoder: str | None = setting(
         None, "Decoder: ctc, whisper_ar, or diffusion (means --model mini-diffusion)."
     )
@@ -95,6 +104,7 @@ class TranscribeOptions(JobOptions):
             *(one_of("--formats", name, (*FORMATS, "all")) for name in words_of(self.formats)),
             None if words_of(self.formats) else "--formats names no format; give at least txt.",
             one_of("--encoder-padding", self.encoder_padding, PADDINGS),
+            at_least("--strength", self.strength, 0),
             at_least("--beam-size", self.beam_size, 1),
             at_least("--num-candidates", self.num_candidates, 1),
             at_least("--num-steps", self.num_steps, 1),

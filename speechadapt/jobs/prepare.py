@@ -9,7 +9,6 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from speechadapt.core.files import atomic_write_json
@@ -104,6 +103,7 @@ def prepare_job(
         folder.claim(identity_of(options, model))
         atomic_write_json(folder.request, asdict(options))
         plan = _settle_plan(folder, planned, limits)
+        folder.place.push()
     serial = options.engine_name == "serial"
     return Job(options, folder, plan, model if serial else None, shard)
 
@@ -137,6 +137,7 @@ def worker_threads(options: JobOptions) -> int | None:
 
 def clear(folder: JobFolder) -> None:
     """Forget a job's state; its fingerprint goes last, so that half a wipe is never resumed."""
+    folder.place.forget()
     for path in (folder.transcripts, folder.restored):
         path.unlink(missing_ok=True)
     for path in (folder.journal, folder.plan):
@@ -146,8 +147,7 @@ def clear(folder: JobFolder) -> None:
 
 
 def _scan(options: JobOptions) -> tuple[list[PlanItem], list[FileFacts]]:
-    output = Path(options.output)
-    found = scan(options.inputs, output, include=options.include, exclude=options.exclude)
+    found = scan(options.inputs, options.output, include=options.include, exclude=options.exclude)
     for problem in found.problems:
         say(str(problem))
     items = [planned_item(item) for item in found.items]

@@ -99,7 +99,7 @@ class Report:
     """Everything a person wants to know at the end.
 
     Args:
-        output: The output folder.
+        output: The output folder, or its URL.
         totals: Sums over the items.
         score: Scores against references; None where there are none.
         speed: How fast this run was; None where nothing went through the model.
@@ -109,7 +109,7 @@ class Report:
         more_lines: The same for a person, as names and texts.
     """
 
-    output: Path
+    output: Path | str
     totals: Totals
     score: CorpusScore | None
     speed: RunSpeed | None
@@ -166,7 +166,7 @@ def finish(
     if complete:
         write_rows(kind.rows(folder), plan, ledger)
     report = Report(
-        output=folder.output,
+        output=folder.place.shown,
         totals=totals,
         score=figures.score(),
         speed=speed,
@@ -177,6 +177,7 @@ def finish(
     )
     write_lines(folder.failed, failed)
     atomic_write_json(folder.summary, report.to_json())
+    folder.place.push()
     return report
 
 

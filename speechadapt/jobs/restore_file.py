@@ -27,6 +27,7 @@ from speechadapt.core.errors import AudioError, MissingExtra
 from speechadapt.jobs.listen import Problem, problem_of
 from speechadapt.jobs.plan import PlanItem
 from speechadapt.jobs.restore_options import RestoreOptions
+from speechadapt.metrics.quality import BandwidthMeter
 from speechadapt.restoration.level import unclipped, wanted_loudness
 from speechadapt.restoration.request import Length, RestoreConfig
 
@@ -66,6 +67,7 @@ class Survey:
         flat: For each channel whether it holds one value alone.
         level_db: Root mean square over all channels in decibels of full scale; None for silence.
         clipped_rate: Share of samples at full scale.
+        bandwidth_hz: Highest frequency with something in it in any channel; None for silence.
         problem: Why it cannot be restored (no samples) or is partial; None where all is well.
         decode_s: Seconds spent on it.
     """
@@ -76,6 +78,7 @@ class Survey:
     flat: tuple[bool, ...] = ()
     level_db: float | None = None
     clipped_rate: float = 0.0
+    bandwidth_hz: float | None = None
     problem: Problem | None = None
     decode_s: float = 0.0
 
@@ -94,6 +97,7 @@ class Made:
         sample_rate: Hz.
         samples: Of a channel.
         level_db: As in `Survey`.
+        bandwidth_hz: As in `Survey`.
         decode_s: Seconds of reading and decoding.
         model_s: Seconds of the model.
         write_s: Seconds of putting channels together and encoding.
@@ -103,6 +107,7 @@ class Made:
     sample_rate: int
     samples: int
     level_db: float | None = None
+    bandwidth_hz: float | None = None
     decode_s: float = 0.0
     model_s: float = 0.0
     write_s: float = 0.0
@@ -139,10 +144,14 @@ def survey(item: PlanItem) -> Survey:
     began = time.perf_counter()
     try:
         found = probe(Path(item.path))
-        levels, problem = [], None
+        levels, bands, problem = list[_Level](), list[BandwidthMeter](), None
         for channel in range(found.channels):
             stream = _channel(item, found.sample_rate, channel)
-            levels.append(_measured(stream))
+            levels.append(_Level())
+            bands.append(BandwidthMeter(found.sample_rate))
+            for block in stream:
+                levels[-1].add(block)
+                bands[-1].add(block)
             if stream.status == "partial":
                 problem = Problem("PARTIAL", stream.note or "")
     except (AudioError, MissingExtra, MemoryError) as error:
@@ -155,6 +164,7 @@ def survey(item: PlanItem) -> Survey:
         flat=tuple(level.lowest == level.highest for level in levels),
         level_db=_decibels(sum(level.power for level in levels), count),
         clipped_rate=sum(level.clipped for level in levels) / count,
+        bandwidth_hz=_widest(bands),
         problem=problem,
         decode_s=time.perf_counter() - began,
     )
@@ -251,16 +261,19 @@ class FileRestorer:
             for portion in self._portions(channels, made):
                 meter.add(portion)
             gain = gain_between(meter.lufs(), wanted)
-        level = _Level()
+        level, bands = _Level(), [BandwidthMeter(made.sample_rate) for _ in range(channels)]
         with AudioWriter(made.path, self.options.format, made.sample_rate, channels) as writer:
             for portion in self._portions(channels, made):
                 louder = portion * np.float32(gain)
                 final = unclipped(louder) if bend else louder
                 level.add(final)
+                for band, samples in zip(bands, final, strict=True):
+                    band.add(samples)
                 writer.write(final)
         for number in range(channels):
             self._plain(number).unlink()
         made.level_db = _decibels(level.power, level.count)
+        made.bandwidth_hz = _widest(bands)
         made.write_s = time.perf_counter() - began
         return made
 
@@ -284,11 +297,8 @@ def _channel(item: PlanItem, sample_rate: int, number: int) -> AudioStream:
     return AudioStream(Path(item.path), sample_rate, region, block_s=_PORTION_S, channel=number)
 
 
-def _measured(stream: Iterable[Signal]) -> _Level:
-    level = _Level()
-    for block in stream:
-        level.add(block)
-    return level
+def _widest(bands: Iterable[BandwidthMeter]) -> float | None:
+    return max((hz for band in bands if (hz := band.hz()) is not None), default=None)
 
 
 def _timed(blocks: Iterable[Signal], made: Made) -> Iterator[Signal]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,7 @@ from speechadapt.jobs.gate import reasons
 from speechadapt.jobs.job_worker import JobWorker, WorkerSetup
 from speechadapt.jobs.ledger import Status
 from speechadapt.jobs.listen import Problem, problem_of
+from speechadapt.jobs.plan import PlanItem
 from speechadapt.jobs.recognise import is_out_of_memory
 from speechadapt.jobs.restore_file import ChannelRestorer, FileRestorer, Made, Survey, survey
 from speechadapt.jobs.restore_options import RestoreOptions
@@ -62,7 +64,7 @@ class RestoreWorker(JobWorker):
 
     def prepare(self, unit: Unit) -> list[Survey]:
         """Read the recordings once."""
-        return [survey(item) for item in unit.payload.items]
+        return [self._survey(item) for item in unit.payload.items]
 
     def work(self, assignment: Assignment, prepared: list[Survey]) -> Sequence[Result]:
         """Restore what is still to be written."""
@@ -73,13 +75,29 @@ class RestoreWorker(JobWorker):
         """Remove what was made and not moved away."""
         self._files.clear()
 
+    def _survey(self, item: PlanItem) -> Survey:
+        began = time.perf_counter()
+        try:
+            with self.copies.near(item) as near:
+                known = survey(near)
+            return replace(known, item=item, decode_s=time.perf_counter() - began)
+        except AudioError as error:
+            return Survey(item, problem=problem_of(error))
+
     def _restore(self, known: Survey) -> Result:
         item = known.item
         if known.problem is not None and not known.samples:
             return failed_result(item, known.problem, decode_s=known.decode_s)
         try:
+            with self.copies.near(item) as near:
+                return self._restore_near(replace(known, item=near), item)
+        except AudioError as error:
+            return failed_result(item, problem_of(error), known.audio_s, known.decode_s)
+
+    def _restore_near(self, known: Survey, item: PlanItem) -> Result:
+        try:
             made = self._files.restore(known)
-            verdict = measure(item, made.path, self._judges, self._options.normaliser)
+            verdict = measure(known.item, made.path, self._judges, self._options.normaliser)
             met, missing = reasons(self._options.conditions, verdict.values)
             if met:
                 kept = self._files.keep(known)
@@ -91,7 +109,7 @@ class RestoreWorker(JobWorker):
         flags = [NO_SIGNAL] if all(known.flat) else []
         flags += [KEPT] if met else []
         flags += [UNSCORED] if missing else []
-        return self._result(known, made, verdict, met, tuple(flags))
+        return self._result(replace(known, item=item), made, verdict, met, tuple(flags))
 
     def _result(
         self,
@@ -123,6 +141,8 @@ class RestoreWorker(JobWorker):
             "level_db": known.level_db,
             "restored_level_db": made.level_db,
             "clipped_rate": round(known.clipped_rate, 6),
+            "bandwidth_hz": known.bandwidth_hz,
+            "restored_bandwidth_hz": made.bandwidth_hz,
             "kept_original": list(met),
             "scores": verdict.shown,
         }

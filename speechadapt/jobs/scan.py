@@ -16,12 +16,23 @@ from glob import glob
 from pathlib import Path
 
 from speechadapt.core.errors import ConfigError, DataError
-from speechadapt.data.manifest import Utterance, read_manifest
-
-AUDIO_SUFFIXES = frozenset(
-    (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".mp4", ".webm", ".mka", ".aac")
+from speechadapt.core.files import hash_bytes
+from speechadapt.core.storage import is_url, plain_path
+from speechadapt.data.manifest import Utterance, is_manifest, read_manifest
+from speechadapt.data.packed import is_packed, lay_out_first, unpack
+from speechadapt.jobs.scan_paths import (
+    AUDIO_SUFFIXES,
+    as_path,
+    is_audio_name,
+    lexical,
+    path_order,
+    place_of,
+    read_text,
+    real_path,
+    safe_stem,
 )
-_MAX_TEXT_BYTES = 1 << 20
+from speechadapt.jobs.scan_stored import StoredInputs
+
 _SHOWN = 10
 
 
@@ -33,7 +44,7 @@ class Item:
         id: A name that is unique in the scan.
         audio_filepath: What the outputs call it: the manifest's or list's string, or the path
             relative to the input (to the inputs' common folder, where there are several).
-        path: Where the audio is.
+        path: Where the audio is; a URL as text.
         offset_s: Seconds to leave out at the start.
         duration_s: Seconds wanted; None means up to the end.
         text: The reference transcript; None where there is none.
@@ -45,7 +56,7 @@ class Item:
 
     id: str
     audio_filepath: str
-    path: Path
+    path: Path | str
     offset_s: float = 0.0
     duration_s: float | None = None
     text: str | None = None
@@ -80,7 +91,7 @@ class _Found:
 
 def scan(
     inputs: Sequence[str | Path],
-    output: Path | None = None,
+    output: Path | str | None = None,
     *,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -90,9 +101,10 @@ def scan(
     A file that is named twice is one item; a row that is there twice is two.
 
     Args:
-        inputs: Audio files, folders, globs, `.jsonl` manifests, `.txt` lists (one path a line,
-            relative to the list's folder).
-        output: The job's output folder; it is not walked into.
+        inputs: Audio files, folders, globs, manifests (`data.manifest`), `.txt` lists (one path a
+            line, relative to the list's folder), Shar folders and tarred corpora (`data.packed`).
+            All but the last two may be URLs, and so may the paths in manifests and lists.
+        output: The job's output folder or URL; it is not walked into.
         include: Keep only what matches one of these patterns, by path or by name.
         exclude: Leave out what matches one of these patterns.
 
@@ -105,25 +117,31 @@ def scan(
         DataError: A manifest or list cannot be read, or is malformed; the message names its lines.
     """
     problems: list[DataError] = []
-    avoid = None if output is None else os.path.realpath(output)
-    given = [os.fspath(each) for each in inputs]
-    found = list(_once(_expand_all(given, avoid, problems)))
+    avoid = None if output is None else real_path(plain_path(os.fspath(output)))
+    given = [plain_path(os.fspath(each)) for each in inputs]
+    stored = StoredInputs(avoid)
+    found = list(_once(_expand_all(given, avoid, problems, stored)))
     items = [item for item in _items(found) if _is_wanted(item, include, exclude)]
     if not items:
         raise ConfigError(_nothing_found(given, len(found)))
     items = _with_distinct_stems(_with_unique_ids(items))
     if avoid is not None:
-        _refuse_in_place(items, avoid)
-    return Scan(tuple(_with_text(item, problems) for item in items), tuple(problems))
+        _refuse_inplace_of(items, avoid)
+    beside = [_text_beside(item) for item in items if is_url(os.fspath(item.path))]
+    stored.read_texts(path for path in beside if path is not None)
+    return Scan(tuple(_with_text(item, problems, stored) for item in items), tuple(problems))
 
 
 def _expand_all(
-    inputs: Sequence[str], avoid: str | None, problems: list[DataError]
+    inputs: Sequence[str], avoid: str | None, problems: list[DataError], stored: StoredInputs
 ) -> list[_Found]:
     found: list[_Found] = []
     missing: list[str] = []
     for given in inputs:
-        expanded = _expand(given, avoid, problems)
+        if is_url(given):
+            expanded = _expand_url(given, stored)
+        else:
+            expanded = _expand(given, avoid, problems)
         if expanded is None:
             missing.append(f"input {given!r} does not exist.")
         else:
@@ -136,6 +154,8 @@ def _expand_all(
 
 def _expand(given: str, avoid: str | None, problems: list[DataError]) -> list[_Found] | None:
     """Expand one input; None where it does not exist."""
+    if is_packed(Path(given)):
+        return _expand_file(_laid_out(given, avoid))
     if os.path.isdir(given):
         return list(_walk(os.path.abspath(given), avoid, problems))
     if os.path.lexists(given):
@@ -143,25 +163,55 @@ def _expand(given: str, avoid: str | None, problems: list[DataError]) -> list[_F
     if not any(mark in given for mark in "*?["):
         return None
     found: list[_Found] = []
-    for match in sorted(map(os.path.abspath, glob(given, recursive=True)), key=_order):
+    for match in sorted(map(os.path.abspath, glob(given, recursive=True)), key=path_order):
         if os.path.isdir(match):
             found += _walk(match, avoid, problems)
-        elif _is_audio_name(match):
+        elif is_audio_name(match):
             found.append(_Found(match, os.path.dirname(match)))
     return found
 
 
+def _expand_url(url: str, stored: StoredInputs) -> list[_Found] | None:
+    """Expand one input behind a URL; None where it does not exist."""
+    found = stored.expand(url)
+    if found is None or [path for path, _ in found] != [url]:
+        return None if found is None else [_Found(path, root) for path, root in found]
+    folder, (stem, suffix) = found[0][1], os.path.splitext(url)
+    suffix = suffix.lower()
+    if suffix in (".txt", ".json") and any(stored.has(stem + end) for end in AUDIO_SUFFIXES):
+        return []
+    if suffix == ".txt":
+        return _listed([os.fsdecode(line) for line in stored.lines(url)], folder)
+    if not is_manifest(url):
+        return [_Found(url, folder)]
+    rows = stored.rows(url)
+    return [_Found(place_of(row.audio_filepath, folder), folder, row) for row in rows]
+
+
 def _expand_file(path: str) -> list[_Found]:
-    folder, suffix = os.path.dirname(path), os.path.splitext(path)[1].lower()
-    if suffix == ".jsonl":
-        return [_Found(_place(row.audio_filepath, folder), folder, row) for row in _rows(path)]
+    folder, (stem, suffix) = os.path.dirname(path), os.path.splitext(path)
+    suffix = suffix.lower()
+    if suffix in (".txt", ".json") and any(os.path.lexists(stem + end) for end in AUDIO_SUFFIXES):
+        return []  # what is known of a recording, named together with it by a shell's pattern
+    if is_manifest(path):
+        return [_Found(place_of(row.audio_filepath, folder), folder, row) for row in _rows(path)]
     if suffix != ".txt":
         return [_Found(path, folder)]
-    stem = os.path.splitext(path)[0]
-    if any(os.path.lexists(stem + each) for each in AUDIO_SUFFIXES):
-        return []  # a reference text, named together with its audio by a shell's pattern
-    names = [line for line in _lines(path) if line.strip()]
-    return [_Found(_place(name, folder), folder, Utterance(name), listed=True) for name in names]
+    return _listed(_lines(path), folder)
+
+
+def _listed(lines: Iterable[str], folder: str) -> list[_Found]:
+    names = [line for line in lines if line.strip()]
+    return [_Found(place_of(name, folder), folder, Utterance(name), listed=True) for name in names]
+
+
+def _laid_out(given: str, output: str | None) -> str:
+    """Lay out recordings that lie in tars, in the job's state folder; return their manifest."""
+    if output is None or is_url(output):
+        raise ConfigError(lay_out_first(given))
+    path = os.path.realpath(given)
+    name = f"{os.path.basename(path)}-{hash_bytes(os.fsencode(path))[:8]}"
+    return str(unpack(Path(given), Path(output, ".speechadapt", "unpacked", name)))
 
 
 def _walk(root: str, avoid: str | None, problems: list[DataError]) -> Iterator[_Found]:
@@ -184,9 +234,9 @@ def _walk(root: str, avoid: str | None, problems: list[DataError]) -> Iterator[_
         paths += (
             os.path.join(folder, name)
             for name in (*kept, *files)
-            if _is_audio_name(name) and not name.startswith(".")
+            if is_audio_name(name) and not name.startswith(".")
         )
-    for path in sorted(paths, key=_order):
+    for path in sorted(paths, key=path_order):
         yield _Found(path, root)
 
 
@@ -201,24 +251,25 @@ def _once(found: Iterable[_Found]) -> Iterator[_Found]:
 
 
 def _items(found: Sequence[_Found]) -> Iterator[Item]:
-    roots = {each.root for each in found if each.row is None}
+    roots = {lexical(each.root) for each in found if each.row is None}
     base = os.path.commonpath(roots) if roots else ""
     repeated = Counter(each.path for each in found if each.row is not None)
     for each in found:
         if each.row is None:
-            name = os.path.relpath(each.path, base)
+            name = os.path.relpath(lexical(each.path), base)
             stem = os.path.splitext(name)[0]
-            yield Item(name, name, Path(each.path), output_stem=stem)
+            yield Item(name, name, as_path(each.path), output_stem=stem)
             continue
         row = each.row
-        stem = _safe_stem(each.path if os.path.isabs(row.audio_filepath) else row.audio_filepath)
+        alone = os.path.isabs(row.audio_filepath) or "://" in row.audio_filepath
+        stem = safe_stem(each.path if alone else row.audio_filepath)
         if repeated[each.path] > 1 and (row.offset or row.duration is not None):
             end = "" if row.duration is None else f"{row.offset + row.duration:.2f}"
             stem += f"-{row.offset:.2f}-{end}"
         yield Item(
             id=row.id or row.audio_filepath,
             audio_filepath=row.audio_filepath,
-            path=Path(each.path),
+            path=as_path(each.path),
             offset_s=row.offset,
             duration_s=row.duration,
             text=row.text,
@@ -269,7 +320,7 @@ def _with_distinct_stems(items: Sequence[Item]) -> list[Item]:
         if not places:
             break
         for place in places:
-            stems[place] += items[place].path.suffix
+            stems[place] += os.path.splitext(items[place].path)[1]
             extended[place] = True
     seen: dict[str, Item] = {}
     clashes = []
@@ -292,10 +343,10 @@ def _with_distinct_stems(items: Sequence[Item]) -> list[Item]:
     return [replace(item, output_stem=stem) for item, stem in zip(items, stems, strict=True)]
 
 
-def _refuse_in_place(items: Sequence[Item], output: str) -> None:
+def _refuse_inplace_of(items: Sequence[Item], output: str) -> None:
     """Outputs beside their inputs could replace a reference text `x.txt` of `x.flac`."""
     folders = {os.path.dirname(item.path): item for item in items}
-    real = {folder: os.path.realpath(folder) for folder in folders}
+    real = {folder: os.path.normpath(real_path(folder)) for folder in folders}
     for item in items:
         target = os.path.dirname(os.path.join(output, item.output_stem))
         if os.path.normpath(target) == real[os.path.dirname(item.path)]:
@@ -305,17 +356,25 @@ def _refuse_in_place(items: Sequence[Item], output: str) -> None:
             )
 
 
-def _with_text(item: Item, problems: list[DataError]) -> Item:
-    """Add the reference `x.txt` beside `x.flac` to an item that is no manifest row."""
-    path = os.path.splitext(item.path)[0] + ".txt"
-    if item.from_manifest or item.text is not None or not os.path.lexists(path):
+def _text_beside(item: Item) -> str | None:
+    """Return where the reference `x.txt` of `x.flac` would be, of an item that is no row."""
+    if item.from_manifest or item.text is not None:
+        return None
+    return os.path.splitext(item.path)[0] + ".txt"
+
+
+def _with_text(item: Item, problems: list[DataError], stored: StoredInputs) -> Item:
+    """Add the reference text to an item that has one beside it."""
+    path = _text_beside(item)
+    if path is None:
         return item
     try:
-        if not os.path.isfile(path) or os.path.getsize(path) > _MAX_TEXT_BYTES:
-            raise DataError(f"reference {path!r} is no text file below {_MAX_TEXT_BYTES} bytes.")
-        text = Path(path).read_bytes().decode("utf-8-sig")
+        data = stored.text(path) if is_url(path) else read_text(path)
+        if data is None:
+            return item
+        text = data.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        found = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        found = error.strerror or error if isinstance(error, OSError) else "it is not UTF-8"
         problems.append(DataError(f"reference {path!r} cannot be read: {found}."))
     except DataError as error:
         problems.append(error)
@@ -337,21 +396,3 @@ def _lines(path: str) -> list[str]:
     except OSError as error:
         raise DataError(f"list {path!r} cannot be read: {error.strerror}.") from error
     return [os.fsdecode(line) for line in data.splitlines()]
-
-
-def _place(name: str, folder: str) -> str:
-    return os.path.normpath(os.path.join(folder, name))
-
-
-def _safe_stem(name: str) -> str:
-    """Make a row's path one that stays inside the output folder."""
-    parts = os.path.splitext(os.path.normpath(name))[0].split(os.sep)
-    return os.path.join(*([part for part in parts if part not in ("", ".", "..")] or ["item"]))
-
-
-def _is_audio_name(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES
-
-
-def _order(path: str) -> list[bytes]:
-    return [os.fsencode(part) for part in path.split(os.sep)]

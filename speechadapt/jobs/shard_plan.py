@@ -25,6 +25,8 @@ from typing import Any
 from speechadapt.core.errors import DataError, JobError
 from speechadapt.core.files import atomic_write, atomic_write_json, read_json, read_lines
 from speechadapt.core.limits import Count, Positive
+from speechadapt.data.cuts import cut_row, is_cut
+from speechadapt.data.packed import count_rows
 from speechadapt.data.shard_tar import split_name
 
 _ENTRIES, _HEAD = "shards.jsonl", "plan.json"
@@ -95,20 +97,23 @@ def plan_shards(manifest: Path, folder: Path, limits: ShardLimits) -> ShardPlan:
     """Cut a manifest into shards and write the plan, in memory that does not grow with it.
 
     Args:
-        manifest: JSON lines with `audio_filepath` and, where it is known, `duration` in seconds.
+        manifest: JSON lines with `audio_filepath` and, where it is known, `duration` in seconds,
+            or cuts of lhotse; not packed, for a shard is a place in it.
         folder: Receives the plan.
         limits: When a shard is full.
 
     Raises:
-        DataError: A line is no row; the message names it.
+        DataError: A line is no row; the message names it. Or the manifest is packed.
         JobError: The folder holds a plan of another manifest or other limits.
     """
+    if manifest.suffix.lower() == ".gz":
+        raise DataError(f"'{manifest}' is packed; shards are places in a plain file. gunzip -k it.")
     head = {"source": str(manifest.resolve()), "bytes": manifest.stat().st_size}
     return _write_plan(folder, head, limits, _cut(manifest, limits))
 
 
 def plan_tars(tars: Sequence[Path], folder: Path) -> ShardPlan:
-    """Plan WebDataset tars, each of them a shard, and write the plan.
+    """Plan tars (WebDataset, or see `data.packed`), each of them a shard, and write the plan.
 
     Args:
         tars: The tars, in order.
@@ -158,9 +163,10 @@ def shard_rows(plan: ShardPlan, shard: Shard) -> list[dict[str, Any]]:
         data = handle.read(shard.end - shard.start)
     if hashlib.sha256(data).hexdigest() != shard.sha256:
         raise JobError(f"'{plan.source}' was changed in shard {shard.name} since it was planned.")
-    rows = [json.loads(line) for line in data.splitlines() if line.strip()]
+    folder = plan.source.parent
+    rows = [_row(json.loads(line), folder) for line in data.splitlines() if line.strip()]
     for row in rows:
-        row["audio_filepath"] = str(plan.source.parent / row["audio_filepath"])
+        row["audio_filepath"] = str(folder / row["audio_filepath"])
     return rows
 
 
@@ -204,12 +210,14 @@ def _write_plan(
 
 def _count_tars(paths: Sequence[Path]) -> Iterator[Shard]:
     for number, path in enumerate(paths):
+        count = count_rows(path)
         try:
             with tarfile.open(path) as tar:
                 keys = {split_name(member.name)[0] for member in tar if member.isfile()}
         except (tarfile.TarError, EOFError, OSError) as error:
             raise DataError(f"the tar '{path}' cannot be read: {error}.") from error
-        yield Shard(number, 0, path.stat().st_size, len(keys), 0.0, tar=str(path))
+        items = len(keys) if count is None else count
+        yield Shard(number, 0, path.stat().st_size, items, 0.0, tar=str(path))
 
 
 def _check_size(path: Path, size: int) -> None:
@@ -237,12 +245,18 @@ def _cut(manifest: Path, limits: ShardLimits) -> Iterator[Shard]:
         yield Shard(number, start, end, items, round(audio_s, 3), digest.hexdigest())
 
 
+def _row(found: Any, folder: Path) -> Any:
+    return cut_row(found, folder) if is_cut(found) else found
+
+
 def _seconds(manifest: Path, number: int, line: bytes) -> float:
     try:
-        row = json.loads(line)
+        row = _row(json.loads(line), manifest.parent)
         if not row["audio_filepath"]:
             raise ValueError("audio_filepath is empty")
         return float(row.get("duration") or 0.0)
+    except DataError as error:
+        raise DataError(f"{manifest.name} line {number}: {error}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{manifest.name} line {number} is no row with 'audio_filepath': {error!r}."

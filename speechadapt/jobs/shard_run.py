@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from speechadapt.core.errors import DataError, FingerprintError, JobError
+from speechadapt.core.errors import ConfigError, DataError, FingerprintError, JobError
 from speechadapt.core.files import atomic_write, atomic_write_json, read_json, write_lines
 from speechadapt.data.shard_tar import DONE, Sample, check_shard, done_path, read_facts, write_shard
 from speechadapt.jobs.execute import EXIT_FAILED_ITEMS, EXIT_OK, run_job
@@ -93,6 +94,7 @@ def run_shards(plan: ShardPlan, output: Path, options: JobOptions, run: RunJob =
         interrupted or hit its failure limit.
 
     Raises:
+        ConfigError: The output is behind a URL.
         FingerprintError: The folder was begun with other options or another model.
         JobError: The manifest was changed.
     """
@@ -219,6 +221,8 @@ def verify_shards(plan: ShardPlan, output: Path) -> Iterator[str]:
 
 def _check_options(output: Path, options: JobOptions) -> None:
     """Refuse other options at once; another model shows when its first shard is closed."""
+    if re.match(r"[a-z0-9+.-]+:/", str(output)):  # two slashes, as a path
+        raise ConfigError(f"shards are written to a file system, not to '{output}'.")
     path = JobFolder(output).job
     if not path.is_file():
         return

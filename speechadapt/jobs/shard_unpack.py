@@ -8,8 +8,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from speechadapt.core.errors import DataError
+from speechadapt.data.packed import unpack_tar
 from speechadapt.data.shard_tar import Sample, read_shard
-from speechadapt.jobs.scan import AUDIO_SUFFIXES
+from speechadapt.jobs.scan_paths import AUDIO_SUFFIXES
 
 _KNOWN = ("text", "lang", "speaker", "duration", "offset")
 
@@ -17,7 +18,8 @@ _KNOWN = ("text", "lang", "speaker", "duration", "offset")
 def unpack_shard(tar: Path, folder: Path) -> list[dict[str, Any]]:
     """Write the recordings of a tar; files that are there already with their size are kept.
 
-    A sample's text stands in its `txt`, or in its `json` beside `lang` and `speaker`. A file is
+    A sample's text stands in its `txt`, or in its `json` beside `lang` and `speaker`; that of a
+    tar of lhotse's or NeMo's in the files beside the tar (see `data.packed`). A file is
     given the same time however often it is unpacked, so that a job that was interrupted goes on.
 
     Args:
@@ -30,6 +32,9 @@ def unpack_shard(tar: Path, folder: Path) -> list[dict[str, Any]]:
     Raises:
         DataError: The tar is damaged, or a sample has no recording or leads out of the folder.
     """
+    packed = unpack_tar(tar, folder)
+    if packed is not None:
+        return packed
     rows = []
     for sample in read_shard(tar):
         suffix = next((name for name in sample.files if f".{name}" in AUDIO_SUFFIXES), None)

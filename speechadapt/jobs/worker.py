@@ -5,18 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from math import fsum
 from typing import Any
 
 from speechadapt.audio.vad import SpeechDetector, speech_detector
+from speechadapt.core.errors import AudioError
 from speechadapt.engines.base import Unit
 from speechadapt.jobs.job_worker import JobWorker, WorkerSetup
-from speechadapt.jobs.listen import CUT_S, Clip, find_speech, read_clip
+from speechadapt.jobs.listen import CUT_S, Clip, find_speech, problem_of, read_clip
 from speechadapt.jobs.long import transcribe_recording
 from speechadapt.jobs.options import TranscribeOptions
 from speechadapt.jobs.plan import PlanItem
 from speechadapt.jobs.recognise import Failure, Recogniser, recognise
-from speechadapt.jobs.result import Result, clip_result, recording_result
+from speechadapt.jobs.result import Result, clip_result, failed_result, recording_result
 from speechadapt.jobs.run import Assignment
 
 _READERS = 4
@@ -60,6 +62,15 @@ class TranscribeWorker(JobWorker):
         self._readers.shutdown()
 
     def _read(self, item: PlanItem) -> Clip:
+        began = time.perf_counter()
+        try:
+            with self.copies.near(item) as near:
+                clip = self._read_near(near)
+            return replace(clip, item=item, decode_s=time.perf_counter() - began)
+        except AudioError as error:
+            return Clip(item, problem=problem_of(error))
+
+    def _read_near(self, item: PlanItem) -> Clip:
         window_s = self._setup.limits.window_s
         # Where the model takes any length, a row of a manifest is decoded whole.
         limit_s = window_s if window_s is not None or item.whole else CUT_S
@@ -91,7 +102,16 @@ class TranscribeWorker(JobWorker):
         return self._recogniser.decode_batch(waveforms, [clip.item.lang for clip in clips])
 
     def _transcribe_long(self, item: PlanItem) -> Result:
-        recording = transcribe_recording(item, self._recogniser, self._detector, self._setup.limits)
+        began = time.perf_counter()
+        try:
+            with self.copies.near(item) as near:
+                fetch_s = time.perf_counter() - began
+                recording = transcribe_recording(
+                    near, self._recogniser, self._detector, self._setup.limits
+                )
+        except AudioError as error:
+            return failed_result(item, problem_of(error))
+        recording.decode_s += fetch_s
         watched = self._detector is not None
         return recording_result(item, recording, self._formats, self._recogniser.language, watched)
 

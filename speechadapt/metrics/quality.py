@@ -21,6 +21,7 @@ Scores = Mapping[str, float | None]
 FFT, HOP = 512, 128
 FLOOR_DB = -80.0
 _BAND_FLOOR_DB = -60.0
+_BAND_HOP = FFT // 2
 _FULL_SCALE = 0.999
 
 
@@ -91,23 +92,55 @@ def si_sdr(reference: Signal, degraded: Signal) -> float | None:
 
 
 def bandwidth_hz(signal: Signal, sample_rate: int) -> float | None:
-    """Return the highest frequency with something in it.
-
-    That is the highest bin of the mean spectrum (windows of 512 samples) within 60 dB of the
-    largest.
+    """Return the highest frequency with something in it (see `BandwidthMeter`).
 
     Args:
         signal: Samples.
         sample_rate: Hz.
-
-    Returns:
-        Hz, up to five bins too high for an edge as steep as a filter can be; None for silence.
     """
-    if _level(signal) == 0.0:
-        return None
-    mean = _powers(signal.astype(np.float64)).mean(axis=0)
-    filled = np.flatnonzero(mean >= mean.max() * 10 ** (_BAND_FLOOR_DB / 10))
-    return float(filled[-1]) * sample_rate / FFT
+    meter = BandwidthMeter(sample_rate)
+    meter.add(signal)
+    return meter.hz()
+
+
+class BandwidthMeter:
+    """The highest frequency of a recording that comes in blocks.
+
+    That is the highest bin of the mean spectrum (Hann windows of 512 samples every 256) within
+    60 dB of the largest, so up to five bins too high for an edge as steep as a filter can be. What
+    is left at the end and fills no window is heard only where there was none before.
+
+    Args:
+        sample_rate: Hz.
+    """
+
+    def __init__(self, sample_rate: int) -> None:
+        self._sample_rate = sample_rate
+        self._powers = np.zeros(FFT // 2 + 1)
+        self._left: Signal = np.zeros(0, dtype=np.float32)
+
+    def add(self, samples: Signal) -> None:
+        """Take in the next samples.
+
+        Args:
+            samples: Of one channel.
+        """
+        joined = np.concatenate([self._left, samples])
+        if len(joined) < FFT:
+            self._left = joined
+            return
+        self._powers += _powers(joined.astype(np.float64), _BAND_HOP).sum(axis=0)
+        self._left = joined[_BAND_HOP * ((len(joined) - FFT) // _BAND_HOP + 1) :]
+
+    def hz(self) -> float | None:
+        """Return the frequency in Hz; None for silence."""
+        powers = self._powers
+        if not powers.any():
+            powers = _powers(self._left.astype(np.float64), _BAND_HOP).sum(axis=0)
+        if not powers.any():
+            return None
+        filled = np.flatnonzero(powers >= powers.max() * 10 ** (_BAND_FLOOR_DB / 10))
+        return float(filled[-1]) * self._sample_rate / FFT
 
 
 def level_db(signal: Signal) -> float | None:
@@ -129,10 +162,10 @@ def _level(signal: Signal) -> float:
     return math.sqrt(float(np.mean(np.square(signal, dtype=np.float64))))
 
 
-def _powers(signal: NDArray[np.float64]) -> NDArray[np.float64]:
+def _powers(signal: NDArray[np.float64], hop: int = HOP) -> NDArray[np.float64]:
     missing = FFT - len(signal)
     padded = np.pad(signal, (0, missing)) if missing > 0 else signal
-    frames = sliding_window_view(padded, FFT)[::HOP]
+    frames = sliding_window_view(padded, FFT)[::hop]
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FFT) / FFT)
     return np.asarray(np.abs(np.fft.rfft(frames * window)) ** 2)
 

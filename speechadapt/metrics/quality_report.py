@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ from speechadapt.metrics.quality import (
     si_sdr,
 )
 from speechadapt.metrics.quality_listener import LISTENERS, at_rate, dnsmos, pesq, stoi
+
+# Scores of a signal against its clean reference, both at one sample rate.
+PairScore = Callable[[Signal, Signal, int], Scores]
 
 SUFFIXES = (".flac", ".wav", ".ogg", ".opus", ".mp3", ".m4a", ".aac")
 
@@ -63,6 +66,7 @@ def score_signals(
     degraded: Signal,
     sample_rate: int,
     listeners: Sequence[str] = LISTENERS,
+    judges: Sequence[PairScore] = (),
 ) -> dict[str, float | None]:
     """Return every score of a signal against its clean reference.
 
@@ -71,6 +75,7 @@ def score_signals(
         degraded: As many.
         sample_rate: Hz.
         listeners: Of `LISTENERS`.
+        judges: Give further scores.
 
     Raises:
         ShapeError: The lengths differ.
@@ -86,6 +91,8 @@ def score_signals(
         found |= stoi(reference, degraded, sample_rate)
     if "dnsmos" in listeners:
         found |= dnsmos(degraded, sample_rate)
+    for judge in judges:
+        found |= judge(reference, degraded, sample_rate)
     return found | {
         "bandwidth_hz": bandwidth_hz(degraded, sample_rate),
         "level_db": level_db(degraded),
@@ -145,12 +152,15 @@ def audio_files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def score_pair(pair: Pair, listeners: Sequence[str] = LISTENERS) -> Scored:
+def score_pair(
+    pair: Pair, listeners: Sequence[str] = LISTENERS, judges: Sequence[PairScore] = ()
+) -> Scored:
     """Score one pair at the reference's rate, both cut to the shorter.
 
     Args:
         pair: The files.
         listeners: Of `LISTENERS`.
+        judges: Give further scores.
 
     Raises:
         MissingExtra: A listener's package is not installed.
@@ -160,20 +170,21 @@ def score_pair(pair: Pair, listeners: Sequence[str] = LISTENERS) -> Scored:
     try:
         rate = probe(pair.reference).sample_rate
         clean = decode_audio(pair.reference, rate).waveform
-        scores = _against(clean, rate, pair.degraded, listeners)
-        before = {} if pair.before is None else _against(clean, rate, pair.before, listeners)
+        asked = listeners, judges
+        scores = _against(clean, rate, pair.degraded, *asked)
+        before = {} if pair.before is None else _against(clean, rate, pair.before, *asked)
     except AudioError as error:
         return Scored(pair, {}, {}, f"{error.reason}: {error}")
     return Scored(pair, scores, before)
 
 
 def _against(
-    clean: Signal, rate: int, path: Path, listeners: Sequence[str]
+    clean: Signal, rate: int, path: Path, listeners: Sequence[str], judges: Sequence[PairScore]
 ) -> dict[str, float | None]:
     own = probe(path).sample_rate
     given = at_rate(decode_audio(path, own).waveform, own, rate)
     shared = min(len(clean), len(given))
-    scores = score_signals(clean[:shared], given[:shared], rate, listeners)
+    scores = score_signals(clean[:shared], given[:shared], rate, listeners, judges)
     return scores | {"length_drift_s": (len(given) - len(clean)) / rate}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +26,7 @@ from speechadapt.core.shapes import Clip, Waveform
 from speechadapt.decoders.base import Decoder, Hypothesis
 from speechadapt.encoders.base import Encoder
 from speechadapt.encoders.source import fingerprint_module
+from speechadapt.models.told import Told
 from speechadapt.models.transcript import Piece, Transcript, assemble
 
 OPEN_WINDOW_S = 30.0
@@ -48,6 +50,8 @@ class Recogniser:
             gets 30 s, because attention grows with the square of the length.
         speaks: Adapters composed (see `adapters.composed`), whose weights every hypothesis then
             says under `adapters`; None where nothing is composed.
+        told: What its adapter is told about every clip (see `models.told.tell`); None where it
+            reads nothing.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class Recogniser:
         self.sample_rate = encoder.sample_rate
         self.window_s = encoder.window_s or OPEN_WINDOW_S
         self.speaks: Names | None = None
+        self.told: Told | None = None
         self._weights: dict[str, str] | None = None
 
     def fingerprint(self) -> dict[str, Any]:
@@ -89,7 +94,7 @@ class Recogniser:
             "dtype": str(next(self.encoder.model.parameters()).dtype).removeprefix("torch."),
             "decoder": {"name": self.decoder.name} | self.decoder.settings(),
             "versions": {package: version(package) for package in _VERSIONS},
-        }
+        } | ({} if self.told is None else {"told": dict(self.told.sources)})
 
     @torch.inference_mode()
     def decode_batch(
@@ -169,7 +174,9 @@ class Recogniser:
     ) -> list[Hypothesis]:
         rate = self.encoder.frame_rate
         if self.speaks is None:
-            frames, lengths = self.encoder.encode(clips)
+            told = nullcontext() if self.told is None else self.told.of(self.encoder, len(clips))
+            with told:
+                frames, lengths = self.encoder.encode(clips)
             return list(self.decoder.decode(frames, lengths, rate, languages))
         frames, lengths, spoken = encode_spoken(self.encoder, self.speaks, clips)
         found = self.decoder.decode(frames, lengths, rate, languages)

@@ -56,6 +56,9 @@ class TransformersSpeakerModel:
             )
         self._model = load_weights(AutoModelForAudioXVector, folder, torch.float32)
         self._extractor: Any = load_extractor(AutoFeatureExtractor, folder)
+        told = config.to_dict().items()
+        # extractors of log-mel features ask for it in each call
+        self._told = {key: value for key, value in told if key == "do_normalize_per_mel_bins"}
 
     @torch.inference_mode()
     def embed(self, waveform: Signal) -> Signal:
@@ -64,7 +67,7 @@ class TransformersSpeakerModel:
         Args:
             waveform: Half a second or more at 16 kHz.
         """
-        inputs = self._extractor(waveform, sampling_rate=16000, return_tensors="pt")
+        inputs = self._extractor(waveform, sampling_rate=16000, return_tensors="pt", **self._told)
         vector = self._model(**inputs).embeddings[0].float().numpy()
         return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12), dtype=np.float32)
 

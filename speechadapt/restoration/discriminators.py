@@ -62,14 +62,14 @@ class Judged:
 class _Layers(nn.Module):
     def __init__(self, layers: Sequence[nn.Module]) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(weight_norm(layer) for layer in layers)
+        self.convolutions = nn.ModuleList(weight_norm(layer) for layer in layers)
 
     def forward(self, signal: Tensor) -> Judged:
         features = []
-        for layer in self.layers[:-1]:
+        for layer in self.convolutions[:-1]:
             signal = functional.leaky_relu(layer(signal), _SLOPE)
             features.append(signal)
-        return Judged(self.layers[-1](signal), tuple(features))
+        return Judged(self.convolutions[-1](signal), tuple(features))
 
 
 def _scale_layers(channels: int, most: int) -> list[nn.Module]:

@@ -58,7 +58,7 @@ class FrameNet(nn.Module):
         self.upsample = upsample
         self.enter = nn.Conv1d(dim, width, kernel, padding=kernel // 2)
         self.first_norm = nn.LayerNorm(width, eps=1e-6)
-        self.blocks = nn.ModuleList(
+        self.layers = nn.ModuleList(
             ConvNextBlock(width, kernel, 1 / max(layers, 1)) for _ in range(layers)
         )
         self.last_norm = nn.LayerNorm(width, eps=1e-6)
@@ -76,7 +76,7 @@ class FrameNet(nn.Module):
         """
         channels = self.enter(denser(frames, self.upsample).transpose(1, 2))
         dense = self.first_norm(channels.transpose(1, 2))
-        for block in self.blocks:
+        for block in self.layers:
             dense = block(dense)
         result: Tensor = self.last_norm(dense)
         return result

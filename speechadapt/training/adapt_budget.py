@@ -116,6 +116,7 @@ def size_adapter(
         SiteError: A pattern matches nothing.
     """
     method = method_of(name)
+    method = method.of(bind(method.config, given)[0])
     sites = choose_sites(encoder, list(roles) or list(method.roles))
     norms = norm_sites(encoder, train_norms, sites)
     own = {entry.name for entry in fields(method.config)}

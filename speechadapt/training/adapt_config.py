@@ -80,9 +80,14 @@ class TranscribedConfig:
     score: Literal["headline", "wer", "cer"] = "headline"
     margin_s: NotNegative | None = None
 
+    @property
+    def told(self) -> frozenset[str]:
+        """Conditions that the run gives for every row."""
+        return frozenset()
+
     def problems(self) -> list[str]:
         """Say which settings do not fit one another, the method or the models at hand."""
-        found = mix_problems(self.data, self.batch) + method_problems(self)
+        found = mix_problems(self.data, self.batch) + method_problems(self, self.told)
         found += repeat_problems(self.repeat, self.batch, self.augment)
         try:
             load_normaliser(self.normaliser, self.language or None)

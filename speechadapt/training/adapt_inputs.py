@@ -17,14 +17,16 @@ from torch import Tensor
 from speechadapt.audio.augment import AugmentConfig
 from speechadapt.core.limits import CountOrNone
 from speechadapt.core.seed import generator
+from speechadapt.core.shapes import Lengths
 from speechadapt.data.batch import BatchConfig, Row
 from speechadapt.text.alphabet import Alphabet
-from speechadapt.training.adapt_features import FeatureMaker, augments_features, augments_signal
+from speechadapt.training.adapt_features import augments_features, augments_signal
 from speechadapt.training.objective import Batch
-from speechadapt.training.speech import DataConfig, SpeechBatches
+from speechadapt.training.speech import DataConfig, SpeechBatches, SpeechRow
 
 Unit = Literal["batch", "row"]
 Kept = Callable[[str], bool]
+Features = Callable[[Sequence[SpeechRow], int], tuple[Tensor, Lengths]]
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class AdaptInputs:
     def __init__(
         self,
         speech: SpeechBatches,
-        features: FeatureMaker,
+        features: Features,
         alphabet: Alphabet,
         repeat: RepeatConfig,
         unit: Unit | None,
@@ -143,7 +145,7 @@ class AdaptInputs:
         keys = [(row.parts[0], 0) for row in rows]
         if self.repeat.variants:
             rows, keys = self._variants(rows, step, rank)
-        batch = self._labels(rows)
+        batch = self.labels(rows)
         if self.unit is None:
             return batch | self._features(rows, step, "")
         if self.unit == "batch":
@@ -166,7 +168,8 @@ class AdaptInputs:
         seeds = [("variant", name, variant) for name, variant in zip(names, drawn, strict=True)]
         return [replace(row, seed=seed) for row, seed in zip(rows, seeds, strict=True)], keys
 
-    def _labels(self, rows: Sequence[Row]) -> Batch:
+    def labels(self, rows: Sequence[Row]) -> Batch:
+        """Return the labels of rows, `labels` and `label_lengths`."""
         texts = [self.speech.plan.text(row) for row in rows]
         labels = [torch.tensor(self.alphabet.encode(text), dtype=torch.long) for text in texts]
         return {

@@ -14,6 +14,7 @@ from speechadapt.core.bind import bind
 from speechadapt.core.errors import CatalogError, ConfigError
 from speechadapt.encoders.base import Encoder
 from speechadapt.training.adapt_report import Meter
+from speechadapt.training.consistency import SecondPass, disagreement
 from speechadapt.training.loop import TrainerConfig
 from speechadapt.training.objective import Group, Objective
 
@@ -66,19 +67,27 @@ class AdaptationConfig(Protocol):
         """Weight decay of the head."""
 
 
-def method_problems(settings: AdaptationConfig) -> list[str]:
-    """Say whether there is no such method, which of its settings do not fit, and what it lacks."""
+def method_problems(settings: AdaptationConfig, told: frozenset[str] = frozenset()) -> list[str]:
+    """Say whether there is no such method, which of its settings do not fit, and what it lacks.
+
+    Args:
+        settings: The run's.
+        told: Conditions that the run gives for every row.
+    """
     if settings.arm != "adapter":
         return []
     try:
         method = method_of(settings.method)
-        found = bind(method.config, settings.adapter, "adapter")[1]
+        config: Any
+        config, found = bind(method.config, settings.adapter, "adapter")
+        needs = method.needs if found else method.of(config).needs
     except (CatalogError, ConfigError) as error:
         return [str(error)]
-    if method.needs:
+    lacking = sorted(needs - told)
+    if lacking:
         found.append(
-            f"method '{settings.method}' reads {', '.join(sorted(method.needs))} of every row, "
-            "which recordings alone do not say."
+            f"method '{settings.method}' reads {', '.join(lacking)} of every row, which "
+            f"{'this run does not tell' if told else 'recordings alone do not say'}."
         )
     return found
 
@@ -207,6 +216,31 @@ class AdaptedObjective(Objective):
         figures["penalty"] = float(penalty.detach())
         return loss + penalty
 
+    def with_agreement(
+        self, loss: Tensor, first: Tensor, again: SecondPass, figures: dict[str, float]
+    ) -> Tensor:
+        """Return the loss with the disagreement of two passes over the batch, where that counts.
+
+        Args:
+            loss: Of the first pass.
+            first: Its class scores, the classes last.
+            again: Makes a second pass; returns its scores and the positions that count.
+            figures: Gets the disagreement.
+        """
+        weight = 0.0 if self.handle is None else self.handle.method.consistency
+        if not weight or not self.training:
+            return loss
+        second, valid = again()
+        apart = disagreement(first, second, valid)
+        figures["disagreement"] = float(apart.detach())
+        return loss + weight * apart
+
+    def begin(self) -> None:
+        """Let the method look at the loss of the first batches."""
+        if self.handle is not None:
+            self.eval()
+            self.handle.begin(self.batch_loss)
+
     def after_step(self, step: int, seconds: float) -> None:
         """Let the method act; count the step."""
         self.steps = step
@@ -216,7 +250,8 @@ class AdaptedObjective(Objective):
 
     def trained_parameters(self) -> dict[str, int]:
         """Return how many numbers are trained, by part."""
-        return {
+        found = {
             name: sum(part.numel() for part in module.parameters())
             for name, module in self.parts().items()
         }
+        return found if self.handle is None else found | {"adapter": self.handle.num_parameters()}

@@ -213,6 +213,9 @@ class _Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.accelerator.is_main_process:
             self.record = Record(self.folder, config.steps, self.step, config.tensorboard)
+        if self.step == 0:
+            seed_everything(config.seed, "begin")
+            self.objective.begin()
         batches = Prefetch(
             lambda micro: self.objective.batch(micro, self.accelerator.process_index),
             config.steps * config.accumulate,

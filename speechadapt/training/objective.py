@@ -89,6 +89,19 @@ class Objective(nn.Module, ABC):
         """
         return ()
 
+    def begin(self) -> None:
+        """Act once before the first step of a run, on its device; the default does nothing."""
+
+    def batch_loss(self, number: int) -> Tensor:
+        """Return the loss of the first process's batch of a step, to be differentiated.
+
+        Args:
+            number: Micro-step, from 0.
+        """
+        batch = {name: part.to(self.device) for name, part in self.batch(number, 0).items()}
+        loss: Tensor = self(batch)[0]
+        return loss
+
     def after_step(self, step: int, seconds: float) -> None:
         """Act after an optimiser step; the default does nothing.
 

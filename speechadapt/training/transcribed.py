@@ -15,7 +15,7 @@ from speechadapt.audio.augment import Signal
 from speechadapt.audio.margin import add_margin
 from speechadapt.core.errors import ConfigError
 from speechadapt.core.files import atomic_write_json, hash_file, read_json
-from speechadapt.core.shapes import Frames, Lengths
+from speechadapt.core.shapes import Frames, Lengths, Mask, length_mask
 from speechadapt.data.manifest import Utterance
 from speechadapt.models.adapted import Head
 from speechadapt.models.build import margin_of
@@ -176,16 +176,25 @@ class TranscribedObjective(AdaptedObjective):
         """
         if self.training:
             self.meter.start()
-        frames, lengths = self._frames(batch)
+        scores, lengths = self._scores(batch)
         loss, fits = ctc_per_label(
-            self.head(self.dropout(frames)),
+            scores,
             lengths,
             batch["labels"],
             batch["label_lengths"],
             self.alphabet.blank_id,
         )
         figures = {"too_short": float((~fits).float().mean())}
+        loss = self.with_agreement(loss, scores, lambda: self._again(batch), figures)
         return self.with_penalty(loss, figures), figures
+
+    def _scores(self, batch: Batch) -> tuple[Tensor, Lengths]:
+        frames, lengths = self._frames(batch)
+        return self.head(self.dropout(frames)), lengths
+
+    def _again(self, batch: Batch) -> tuple[Tensor, Mask]:
+        scores, lengths = self._scores(batch)
+        return scores, length_mask(lengths, scores.shape[1])
 
     def _frames(self, batch: Batch) -> tuple[Frames, Lengths]:
         if self.reuse is None:
@@ -228,6 +237,9 @@ class TranscribedObjective(AdaptedObjective):
                 features, counts = self.encoder.extract(clips)
                 features, counts = features.to(self.device), counts.to(self.device)
             frames, lengths = self.reuse.whole(f"dev-{name}", features, counts)
+        return self._written(frames, lengths)
+
+    def _written(self, frames: Frames, lengths: Lengths) -> list[str]:
         best = self.head(frames).argmax(-1).cpu()
         return [
             self.alphabet.decode(row[:length].tolist())
@@ -281,6 +293,7 @@ class TranscribedObjective(AdaptedObjective):
             "arm": self.config.arm,
             "parameters": parameter_facts(self.trained_parameters(), whole),
             **self.meter.facts(),
+            "figures": {} if self.handle is None else self.handle.figures(),
             "prefix": self._prefix_facts(),
             "file_bytes": sum(one.stat().st_size for one in saved["last"].glob("*.safetensors")),
             "scores": {

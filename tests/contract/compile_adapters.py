@@ -40,7 +40,7 @@ def main(family: str, folder: Path) -> None:
             off, on, mixed = case.output(None), case.output(), case.output(ROWS)
             with torch.no_grad():
                 errors = [float((case.run(compiled) - on).abs().max())]
-                with active(encoder, ROWS):  # type: ignore[arg-type]
+                with active(encoder, ROWS, case.conditions):  # type: ignore[arg-type]
                     errors.append(float((case.run(compiled) - mixed).abs().max()))
         found[name] = max(errors), float((on - off).abs().max())
     print(json.dumps(found))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from speechadapt.encoders.base import Encoder
 from speechadapt.encoders.catalog import load_encoder
@@ -30,12 +31,30 @@ def encoders(tiny_folder, tmp_path_factory) -> Callable[[str, str], tuple[Encode
     return load
 
 
+@pytest.fixture(scope="session")
+def clips(signal) -> list[Tensor]:
+    return [signal(samples, seed) for seed, samples in enumerate((16000, 9001, 5431))]
+
+
+@pytest.fixture(scope="session")
+def batches(encoders, clips: list[Tensor]) -> Callable[[str, str], tuple[Tensor, Tensor]]:
+    """Extract the clips' features for a family, once per session."""
+    made: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}
+
+    def extract(family: str, padding: str) -> tuple[Tensor, Tensor]:
+        if (family, padding) not in made:
+            made[family, padding] = encoders(family, padding)[0].extract(clips)
+        return made[family, padding]
+
+    return extract
+
+
 @pytest.fixture
-def make_case(encoders, signal, tmp_path: Path) -> Cases:
+def make_case(encoders, clips: list[Tensor], batches, tmp_path: Path) -> Cases:
     """Make the case of a method, a family and a way of padding."""
-    clips = [signal(samples, seed) for seed, samples in enumerate((16000, 9001, 5431))]
 
     def make(method: str, family: str, padding: str = "native") -> Case:
-        return Case(method, *encoders(family, padding), clips, tmp_path)
+        given = encoders(family, padding)
+        return Case(method, *given, clips, tmp_path, batches(family, padding))
 
     return make

@@ -27,7 +27,8 @@ from tests.tiny_tasks import TINY, base_folder, base_words, diffusion_folder, sh
 
 RECIPES = recipe_names()
 FOLDER = shipped_folder("recipes")
-ADAPTED = ("adapt", "multitask", "classify", "clean")  # tasks that name an adapter method
+# tasks that name an adapter method
+ADAPTED = ("adapt", "conditioned", "microphones", "multitask", "classify", "clean")
 TAUGHT = ("distil", "bridge")  # tasks that start from whole models and leave an adapter
 
 
@@ -53,8 +54,11 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
         speech |= {*data["train"], *data["dev"]}
         sounds |= set(data.get("noise", ()))
         rooms |= set(data.get("responses", ()))
+    conditioned = [read(one)["data"] for one in RECIPES if read(one)["task"] == "conditioned"]
+    people = {name for data in conditioned for name in data["dev"]}  # who speak more than once
     root = tmp_path_factory.mktemp("made") / "pack"
     synthetic.write_pack(root, sorted(speech - sounds), sorted(sounds - labelled), sorted(rooms))
+    synthetic.write_pack(root, sorted(people), dev=4)
     for name in labelled:
         synthetic.write_labelled(root, name, classes=4, clips=6, folds=4)
     return root
@@ -75,14 +79,22 @@ def small(recipe: str, pack: Path, start: Path) -> list[str]:
     lines = read(recipe)
     task = str(lines["task"])
     words = [f"recipe={recipe}", f"data.root={pack}", *TINY[task], *short(task)]
-    if lines["task"] in ADAPTED:
-        tiny = asdict(method(str(lines["method"])).tiny)
+    if "method" in lines:
+        tiny = asdict(method(str(lines["method"])).tiny) | _memory(lines)
+        words += [f"adapter.{key}={_word(tiny[key])}" for key in tiny]
+    if task in ADAPTED:
         family = {"classify": "ast", "clean": "w2v_bert"}.get(task)
-        base = start if family is None else base_folder(start, family)
-        words += [f"base={base}", *(f"adapter.{key}={_word(tiny[key])}" for key in tiny)]
+        words.append(f"base={start if family is None else base_folder(start, family)}")
     if lines["task"] in (*TAUGHT, "vocoder"):
         words += base_words(start, str(lines["task"]))
     return [*words, *_models(lines, start)]
+
+
+def _memory(lines: Mapping[str, object]) -> dict[str, object]:
+    """Return what a recipe says about its adapter's memory, which follows from what is told."""
+    adapter = lines.get("adapter")
+    kept = adapter if isinstance(adapter, dict) else {}
+    return {key: value for key, value in kept.items() if key == "memory"}
 
 
 def _models(lines: Mapping[str, object], start: Path) -> list[str]:
@@ -110,6 +122,8 @@ def _part(start: Path, name: str) -> Path:
 def _word(value: object) -> object:
     if isinstance(value, tuple):
         return f"[{','.join(map(str, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{_word(one)}' for key, one in value.items())}}}"
     return "null" if value is None else value
 
 
@@ -147,7 +161,7 @@ def test_a_recipe_states_only_its_differences(recipe: str, pack: Path, start: Pa
     words += base_words(start, str(read(recipe)["task"]))
     run = resolve([f"recipe={recipe}", f"data.root={pack}", *words])
     defaults = asdict(run.module.Config())
-    if run.task in ADAPTED:
+    if "method" in read(recipe):
         defaults["adapter"] = asdict(method(run.config.method).config())
     if run.task == "bridge":
         defaults["adapter"] = asdict(method("pea_bridge").config())

@@ -6,22 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from speechadapt.cli.main import main
+from tests.command import call
 from tests.tiny_tasks import base_folder, write_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def call(words: Sequence[str]) -> int:
-    """Run the command line in this process; return its exit code."""
-    with pytest.raises(SystemExit) as ending:
-        main(list(words))
-    return int(ending.value.code or 0)
 
 
 @pytest.fixture
@@ -35,11 +27,11 @@ def words(tmp_path: Path) -> list[str]:
 def test_an_adapter_is_trained_reported_and_used(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call([*words, "--dry-run"]) == 0
+    assert call(*words, "--dry-run") == 0
     plan = capsys.readouterr().out
     assert "adapter lora" in plan
     assert not (tmp_path / "run").exists()
-    assert call([*words, "head_rate=0.02"]) == 0
+    assert call(*words, "head_rate=0.02") == 0
     printed = capsys.readouterr().out
     assert "parameters trained" in printed
     assert "best: tones WER" in printed
@@ -53,13 +45,13 @@ def test_an_adapter_is_trained_reported_and_used(
     assert json.loads((run / "run.json").read_text())["sources"]["base/model.safetensors"]
 
     clips = tmp_path / "pack/audio/tones/dev"
-    asked = ["transcribe", str(clips), "--model", str(base_folder(tmp_path)), "--device", "cpu"]
+    asked = ["transcribe", clips, "--model", base_folder(tmp_path), "--device", "cpu"]
     out = tmp_path / "out"
-    assert call([*asked, "--adapter", str(run / "best"), "-o", str(out)]) == 0
+    assert call(*asked, "--adapter", run / "best", "-o", out) == 0
     assert len(list(out.rglob("*.txt"))) == 2
     # the adapter is part of what a job is: another one does not go on in its folder
     capsys.readouterr()
-    assert call([*asked, "--adapter", str(run / "last"), "-o", str(out)]) == 5
+    assert call(*asked, "--adapter", run / "last", "-o", out) == 5
     assert "adapter" in capsys.readouterr().err
 
 

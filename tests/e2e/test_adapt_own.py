@@ -11,17 +11,10 @@ import pytest
 import torch
 
 from speechadapt.adapters.store import read
-from speechadapt.cli.main import main
 from speechadapt.text.alphabet import english
 from speechadapt.training.conformer import ConformerConfig, new_extractor, new_model, save_model
+from tests.command import call
 from tests.own_data import tone, write
-
-
-def call(*words: str) -> int:
-    """Run the command line in this process; return its exit code."""
-    with pytest.raises(SystemExit) as ending:
-        main(list(words))
-    return int(ending.value.code or 0)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import bench_memory
@@ -11,6 +12,7 @@ import pytest
 
 from speechadapt.core.errors import JobError
 from tests.e2e.fake_recogniser import HOOK
+from tests.e2e.jobs import failing_program
 
 
 @pytest.mark.slow
@@ -38,7 +40,7 @@ def test_growth_is_the_slope_of_the_second_half() -> None:
 
 
 def test_a_failed_job_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPEECHADAPT_LOADER", HOOK)
+    monkeypatch.setattr(sys, "executable", failing_program(tmp_path, "it does not exist", 2))
     arguments = bench_memory.parse(["--threads", "1"])
-    with pytest.raises(JobError, match="does not exist"):
+    with pytest.raises(JobError, match="exit code 2: it does not exist"):
         bench_memory.run_job(tmp_path / "missing", tmp_path / "out", arguments)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -12,6 +11,8 @@ import pytest
 
 from speechadapt.core.files import read_lines
 from speechadapt.models.card import bundled_models
+from tests.command import call
+from tests.e2e.jobs import journal, tree
 
 pytestmark = pytest.mark.skipif(not bundled_models(), reason="no model is bundled yet")
 
@@ -81,29 +82,8 @@ def test_isolated_words_are_right(demo: Demo) -> None:
 def test_running_it_again_changes_nothing(demo: Demo, demo_clips: Path) -> None:
     done, output = demo
     assert done.returncode == 0
-    before = snapshot(output)
-    journal = journal_items(output)
-    again = transcribe(demo_clips, output)
-    assert again.returncode == 0, again.stderr
-    assert snapshot(output) == before
-    assert journal_items(output) == journal
-
-
-def snapshot(output: Path) -> dict[str, bytes]:
-    """Return the outputs of a job by name, without its state."""
-    return {
-        path.relative_to(output).as_posix(): path.read_bytes()
-        for path in sorted(output.rglob("*"))
-        if path.is_file() and ".speechadapt" not in path.parts
-    }
-
-
-def journal_items(output: Path) -> list[str]:
-    """Return the item of each journal line."""
-    lines = [
-        line
-        for path in sorted((output / ".speechadapt").rglob("*.jsonl"))
-        if "journal" in path.as_posix()
-        for line in path.read_text(encoding="utf-8").splitlines()
-    ]
-    return sorted(str(json.loads(line).get("id")) for line in lines)
+    before = tree(output)
+    done_before = journal(output)
+    assert call("transcribe", demo_clips, "-o", output) == 0
+    assert tree(output) == before
+    assert journal(output) == done_before

@@ -11,12 +11,12 @@ import pytest
 import soundfile
 import torch
 
-from speechadapt.cli.main import main
 from speechadapt.decoders.masked_diffusion.store import Heard, save_folder
 from speechadapt.decoders.masked_diffusion.tiny import tiny_network, tiny_vocabulary
 from speechadapt.encoders.source import fingerprint_folder
 from speechadapt.encoders.tiny import write_tiny
 from speechadapt.models import build
+from tests.command import call
 from tests.e2e.fake_recogniser import write_tones
 
 
@@ -33,9 +33,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def transcribe(source: Path, output: Path, *more: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(["transcribe", str(source), "-o", str(output), "--decoder", "diffusion", *more])
-    return int(ended.value.code or 0)
+    return call("transcribe", source, "-o", output, "--decoder", "diffusion", *more)
 
 
 def results(output: Path) -> list[dict[str, Any]]:

@@ -2,62 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from speechadapt.cli.main import main
 from speechadapt.models.restorer_tiny import write_tiny_restorer
-from tests.e2e import fake_recogniser
-from tests.e2e.fake_recogniser import write_tone, write_tones
-from tests.e2e.fake_restorer import HOOK
-
-Cli = Callable[..., int]
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """Run the command line in this process and return its exit code."""
-    monkeypatch.setenv("SPEECHADAPT_LOADER", HOOK)
-
-    def call(*arguments: str | Path) -> int:
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        return int(ended.value.code or 0)
-
-    return call
+from tests.command import call
+from tests.e2e import fake_recogniser, fake_restorer
+from tests.e2e.fake_recogniser import write_tone
+from tests.e2e.jobs import journal, parse, tree
 
 
 @pytest.fixture
-def tones(tmp_path: Path) -> Path:
-    write_tones(tmp_path / "in", 7)
-    return tmp_path / "in"
-
-
-def parse(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+def hook() -> str:
+    return fake_restorer.HOOK
 
 
 def rows(output: Path) -> dict[str, dict]:
     return {row["audio_filepath"]: row for row in parse(output / "restored.jsonl")}
-
-
-def tree(output: Path) -> dict[str, bytes]:
-    """Return every file that is an output, not state."""
-    return {
-        str(path.relative_to(output)): path.read_bytes()
-        for path in sorted(output.rglob("*"))
-        if path.is_file() and ".speechadapt" not in path.parts
-    }
-
-
-def journal(output: Path) -> list[dict]:
-    folder = output / ".speechadapt" / "journal"
-    return [line for path in sorted(folder.glob("*.jsonl")) for line in parse(path)]
 
 
 def test_the_tree_is_mirrored_and_a_row_says_what_was_done(cli, tones, tmp_path, capsys):
@@ -83,6 +47,8 @@ def test_the_tree_is_mirrored_and_a_row_says_what_was_done(cli, tones, tmp_path,
         "level_db": pytest.approx(-13.5, abs=0.1),
         "restored_level_db": pytest.approx(-19.5, abs=0.1),
         "clipped_rate": 0.0,
+        "bandwidth_hz": pytest.approx(300, abs=150),
+        "restored_bandwidth_hz": pytest.approx(300, abs=150),
         "kept_original": [],
         "scores": {},
     }
@@ -176,9 +142,7 @@ def test_what_is_missing_for_a_gate_is_an_error_at_the_start(cli, tones, tmp_pat
 def test_a_model_that_is_not_bundled_is_said_so(tones, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("SPEECHADAPT_LOADER", raising=False)
     monkeypatch.setattr("speechadapt.models.restorer_folder.bundled_models", dict)
-    with pytest.raises(SystemExit) as ended:
-        main(["restore", str(tones), "-o", str(tmp_path / "out")])
-    assert ended.value.code == 2
+    assert call("restore", tones, "-o", tmp_path / "out") == 2
     assert "it is not trained yet" in capsys.readouterr().err
 
 
@@ -207,9 +171,7 @@ def write_odd_inputs(folder: Path) -> None:
 def test_odd_recordings_have_a_correct_record_each(tiny, tmp_path, monkeypatch):
     monkeypatch.delenv("SPEECHADAPT_LOADER", raising=False)
     write_odd_inputs(tmp_path / "in")
-    with pytest.raises(SystemExit) as ended:
-        main(["restore", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--model", str(tiny)])
-    assert ended.value.code == 3
+    assert call("restore", tmp_path / "in", "-o", tmp_path / "out", "--model", tiny) == 3
     found = rows(tmp_path / "out")
     assert {name: row["reason"] for name, row in found.items() if row["status"] == "failed"} == {
         "nan.wav": "NONFINITE",

@@ -6,37 +6,29 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import yaml
 
-from speechadapt.cli.main import main
+from tests.command import call
 from tests.tiny_tasks import write_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def call(words: Sequence[str]) -> int:
-    """Run the command line in this process; return its exit code."""
-    with pytest.raises(SystemExit) as ending:
-        main(["train", *words])
-    return int(ending.value.code or 0)
 
 
 @pytest.fixture
 def words(tmp_path: Path) -> list[str]:
     """Words that train a tiny CTC model into `run`."""
     recipe = write_recipe(tmp_path, "ctc", tmp_path / "pack")
-    return [*recipe, "--config-dir", str(tmp_path), f"run.folder={tmp_path / 'run'}"]
+    return ["train", *recipe, "--config-dir", str(tmp_path), f"run.folder={tmp_path / 'run'}"]
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = sorted(tmp_path.rglob("*"))
-    assert call([*words, "--dry-run"]) == 0
+    assert call(*words, "--dry-run") == 0
     plan = capsys.readouterr().out
     for part in ("tiny/ctc", "2, each of 1", "16 items", "s of speech in", "M trained", "run"):
         assert part in plan
@@ -46,9 +38,9 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
 def test_a_run_leaves_models_settings_and_ids_and_can_be_called_again(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call([*words, "trainer.sitting_s=1e-6"]) == 0
+    assert call(*words, "trainer.sitting_s=1e-6") == 0
     assert "stopped at step 1 of 2; the same command goes on" in capsys.readouterr().err
-    assert call(words) == 0
+    assert call(*words) == 0
     assert "finished after 2 steps" in capsys.readouterr().out
     run = tmp_path / "run"
     for name in ("last/config.json", "last/vocab.json", "best/model.safetensors", "log.jsonl"):
@@ -59,17 +51,17 @@ def test_a_run_leaves_models_settings_and_ids_and_can_be_called_again(
     assert all("-train-" in name for name in ids)
     assert len(json.loads((run / "run.json").read_text())["sittings"]) == 2
 
-    assert call([*words, "trainer.seed=3"]) == 5
+    assert call(*words, "trainer.seed=3") == 5
     assert "trainer.seed: 0 -> 3" in capsys.readouterr().err
     log = (run / "log.jsonl").read_bytes()
-    assert call(words) == 0
+    assert call(*words) == 0
     assert (run / "log.jsonl").read_bytes() == log
 
 
 def test_all_that_is_wrong_is_said_at_once_before_anything_is_written(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call([*words, "trainer.stepz=3", "model.dims=4", "data.dev=[tone]"]) == 2
+    assert call(*words, "trainer.stepz=3", "model.dims=4", "data.dev=[tone]") == 2
     message = capsys.readouterr().err
     assert "3 problems with the settings" in message
     for part in ("Did you mean steps", "Did you mean dim", "Did you mean tones"):
@@ -80,7 +72,7 @@ def test_all_that_is_wrong_is_said_at_once_before_anything_is_written(
 @pytest.mark.slow
 def test_two_processes_train_through_torchrun(words: list[str], tmp_path: Path) -> None:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [sys.executable, *launcher, "-m", "speechadapt", "train", *words]
+    command = [sys.executable, *launcher, "-m", "speechadapt", *words]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600

@@ -6,34 +6,12 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from speechadapt.cli.main import main
-from tests.e2e.fake_recogniser import HOOK, write_tone, write_tones
-
-Cli = Callable[..., int]
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """Run the command line in this process and return its exit code."""
-    monkeypatch.setenv("SPEECHADAPT_LOADER", HOOK)
-
-    def call(*arguments: str | Path) -> int:
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        return int(ended.value.code or 0)
-
-    return call
-
-
-@pytest.fixture
-def tones(tmp_path: Path) -> Path:
-    write_tones(tmp_path / "in", 7)
-    return tmp_path / "in"
+from tests.e2e.fake_recogniser import write_tone
+from tests.e2e.jobs import Cli, journal, parse, tree
 
 
 def transcribe(cli: Cli, source: Path, output: Path, *more: str) -> int:
@@ -42,26 +20,6 @@ def transcribe(cli: Cli, source: Path, output: Path, *more: str) -> int:
 
 def rows(output: Path) -> list[dict]:
     return parse(output / "transcripts.jsonl")
-
-
-def parse(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def tree(output: Path) -> dict[str, bytes]:
-    """Return every file that is an output, not state."""
-    return {
-        str(path.relative_to(output)): path.read_bytes()
-        for path in sorted(output.rglob("*"))
-        if path.is_file() and ".speechadapt" not in path.parts
-    }
-
-
-def journal(output: Path) -> list[dict]:
-    lines = []
-    for path in sorted((output / ".speechadapt" / "journal").glob("*.jsonl")):
-        lines += parse(path)
-    return lines
 
 
 def test_the_tree_is_mirrored_in_every_format_and_rows_stand_in_scan_order(cli, tones, tmp_path):

@@ -66,6 +66,41 @@ def test_every_arm_is_scored_and_compared(pack: Path, capsys) -> None:
     assert "| all (3) | oracle |" in capsys.readouterr().out
 
 
+def test_words_and_speakers_are_judged_in_every_arm(pack: Path, monkeypatch, capsys) -> None:
+    from speechadapt.models.recogniser import Recogniser
+    from speechadapt.models.transcript import Transcript
+
+    class Loud(Recogniser):
+        """Hears one word, and another one where there is noise."""
+
+        def __init__(self) -> None:
+            pass
+
+        def transcribe(self, audio, sample_rate=None, *, batch_size=8) -> Transcript:
+            quiet = np.abs(audio[:400]).mean() < 0.02
+            return Transcript("yes" if quiet else "yes what", None, (), 1.0)
+
+    class Voice:
+        def embed(self, waveform: np.ndarray) -> np.ndarray:
+            return np.array([1.0, 0.0], dtype=np.float32)
+
+        def fingerprint(self) -> dict[str, object]:
+            return {}
+
+    monkeypatch.setattr(eval_restoration, "load", lambda name: Loud())
+    monkeypatch.setattr(eval_restoration, "load_speaker_model", lambda name: Voice())
+    output = pack / "found.json"
+    words = ["--model", str(write_tiny_restorer(pack / "model")), "--data", str(pack)]
+    asked = [*words, "--split", "test", "--most", "1", "--score", "words", "speaker"]
+    assert eval_restoration.main([*asked, "--output", str(output)]) == 0
+    found = json.loads(output.read_text())
+    assert found["groups"]["all"]["gate"]["scores"]["speaker"]["degraded"]["mean"] == 1.0
+    sets = {one["set"]: one for one in found["words"]}
+    assert {f"all: {arm}" for arm in eval_restoration.ARMS} <= set(sets)
+    assert sets["all: degraded"]["words"]["insertions"] == 1
+    assert "all: degraded" in capsys.readouterr().out
+
+
 def test_the_oracle_hears_features_through_no_adapter(tmp_path: Path) -> None:
     folder = write_tiny_restorer(tmp_path / "model")
     restorer = load_restorer(folder)

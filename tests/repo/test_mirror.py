@@ -7,7 +7,6 @@ from pathlib import Path
 
 from tests.repo.project import PACKAGE, ROOT, modules
 
-# Module -> where its behaviour is tested instead, and why.
 # Modules without a test file of their own: why, and the `tests/...` that covers them.
 EXCEPTIONS: dict[str, str] = {}
 

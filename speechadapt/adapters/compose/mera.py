@@ -97,6 +97,12 @@ def check_alike(text: str, handles: Sequence[Handle]) -> None:
     """
     first = handles[0]
     for handle in handles:
+        if handle.method.resolve is not None:
+            raise ConfigError(
+                f"'{text}' merges bottlenecks with weights of their own, but '{handle.name}' is of "
+                f"the method '{handle.method_name}', which computes them. Turn it into its host's "
+                "adapter first (hosted.as_host)."
+            )
         if not all(_bottleneck(one) for one in handle.module.adapters()):
             raise ConfigError(
                 f"'{text}' merges bottlenecks, but '{handle.name}' is of the method "

@@ -171,6 +171,11 @@ class TaughtObjective(Objective):
             figures["text"] = float(text.detach())
         return loss, figures
 
+    def begin(self) -> None:
+        """Let the method look at the loss of the first batches."""
+        self.eval()
+        self.handle.begin(self.batch_loss)
+
     def after_step(self, step: int, seconds: float) -> None:
         """Let the method act; count the step."""
         self._steps = step

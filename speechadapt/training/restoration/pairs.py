@@ -15,6 +15,8 @@ from speechadapt.core.bind import bind
 from speechadapt.core.errors import CatalogError
 from speechadapt.core.limits import Interval, PositiveInterval, Probability
 from speechadapt.core.seed import generator
+from speechadapt.data.batch import BatchConfig
+from speechadapt.training.speech import DataConfig, SpeechBatches
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,21 @@ class SourceConfig:
             noise_prob=0.0,
             reverb_prob=0.0,
         )
+
+
+def clean_speech(
+    data: DataConfig, batch: BatchConfig, source: SourceConfig, seed: int, sample_rate: int
+) -> SpeechBatches:
+    """Return the clean recordings of a run, with or without transcripts.
+
+    Args:
+        data: What to read.
+        batch: Size and mix of the batches.
+        source: What changes about the speech.
+        seed: Of the whole run.
+        sample_rate: Hz.
+    """
+    return SpeechBatches(data, batch, source.augment(), seed, sample_rate, transcribed=False)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,10 @@ the frame's own features (sections 3.1 and 3.2). Neither projection nor codebook
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from speechadapt.audio.augment import AugmentConfig
+from speechadapt.core.files import atomic_write_json
 from speechadapt.core.limits import Count, NotNegative, Positive, Probability
 from speechadapt.core.seed import derive_seed
 from speechadapt.core.shapes import Frames, Lengths, length_mask
@@ -28,6 +31,12 @@ from speechadapt.training.conformer import (
     new_model,
     save_model,
     stacked_features,
+)
+from speechadapt.training.from_scratch import (
+    learned_weights,
+    through_problems,
+    traffic,
+    train_through,
 )
 from speechadapt.training.loop import TrainerConfig
 from speechadapt.training.objective import Batch, Objective
@@ -64,6 +73,10 @@ class Config:
         model: Shape.
         quantiser: Targets and masks.
         trainer: Steps.
+        method: An adapter method that merges, trained in place of the weights it changes; empty
+            trains every weight itself.
+        adapter: The method's settings.
+        roles: Role patterns; empty takes the method's own.
     """
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -72,10 +85,13 @@ class Config:
     model: ConformerConfig = field(default_factory=ConformerConfig)
     quantiser: QuantiserConfig = field(default_factory=QuantiserConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    method: str = ""
+    adapter: Mapping[str, Any] = field(default_factory=dict)
+    roles: tuple[str, ...] = ()
 
     def problems(self) -> list[str]:
         """Say which settings do not fit one another."""
-        return mix_problems(self.data, self.batch)
+        return mix_problems(self.data, self.batch) + through_problems(self.method, self.adapter)
 
 
 def build(config: Config) -> BestRqObjective:
@@ -145,6 +161,13 @@ class BestRqObjective(Objective):
         width = 80 * config.model.stride
         self.quantiser = RandomProjectionQuantiser(width, config.quantiser, config.trainer.seed)
         self.head = nn.Linear(config.model.dim, config.quantiser.codes)
+        self.steps = 0
+        self.handle = (
+            train_through(self._encoder[0], config.method, config.adapter, config.roles)
+            if config.method
+            else None
+        )
+        self.adapter = None if self.handle is None else self.handle.module
         self.speech = SpeechBatches(
             config.data, config.batch, config.augment, config.trainer.seed, transcribed=False
         )
@@ -195,9 +218,27 @@ class BestRqObjective(Objective):
         count = max(1, len(losses))
         return {"loss": sum(losses) / count, "accuracy": sum(accuracy) / count}
 
+    def after_step(self, step: int, seconds: float) -> None:
+        """Let the method act; see `Objective.after_step`."""
+        self.steps = step
+        if self.handle is not None:
+            self.handle.after_step(step)
+
     def save(self, folder: Path) -> None:
         """Write a transformers folder in fp16; its CTC head is untrained."""
-        save_model(self._ctc[0], self.extractor, self._alphabet, folder)
+        if self.handle is None:
+            save_model(self._ctc[0], self.extractor, self._alphabet, folder)
+            return
+        with torch.random.fork_rng(devices=[]):
+            plain = new_model(self.config.model, self._alphabet)  # without the adapter's hooks
+        with learned_weights(self.handle):
+            plain.load_state_dict(self._ctc[0].state_dict())
+        save_model(plain, self.extractor, self._alphabet, folder)
+
+    def finish(self, folder: Path) -> None:
+        """Write `report.json` where a method was trained: what its workers would have sent."""
+        if self.handle is not None and self.steps:
+            atomic_write_json(folder / "report.json", traffic(self.handle, self.steps))
 
     def _masks(self, features: Frames, lengths: Lengths, random: torch.Generator) -> Batch:
         config = self.config.quantiser

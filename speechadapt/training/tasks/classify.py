@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from speechadapt.adapters import store
 from speechadapt.adapters.attach import active
+from speechadapt.adapters.packed import unpacked
 from speechadapt.audio.augment import AugmentConfig
 from speechadapt.core.errors import CatalogError, CheckpointError, ConfigError
 from speechadapt.core.files import atomic_write, atomic_write_json, read_json
@@ -244,11 +245,16 @@ class ClassifyObjective(AdaptedObjective):
         """Return the cross-entropy in nats, the method's penalty added, and the training error."""
         if self.training:
             self.meter.start()
-        scores = self.head(*self.encoder(batch["features"], batch["lengths"]))
+        scores = self._scores(batch)
         loss = functional.cross_entropy(scores, batch["labels"])
         wrong = scores.detach().argmax(-1) != batch["labels"]
         figures = {"train_error": float(wrong.float().mean())}
+        loss = self.with_agreement(loss, scores, lambda: (self._scores(batch), None), figures)
         return self.with_penalty(loss, figures), figures
+
+    def _scores(self, batch: Batch) -> Float[Tensor, "batch classes"]:
+        scores: Tensor = self.head(*self.encoder(batch["features"], batch["lengths"]))
+        return scores
 
     def evaluate(self) -> dict[str, float]:
         """Return the share of dev clips whose class is missed."""
@@ -328,11 +334,11 @@ class ClassifyObjective(AdaptedObjective):
         else:
             stored = store.read(folder)
             store.check_base(self.encoder, stored)
-            own, path = self.handle.module.tensors(), folder / store.WEIGHTS
+            path = folder / store.WEIGHTS
+            own, kept = unpacked(self.handle, stored.tensors, path)
             own |= {f"head.{name}": tensor for name, tensor in self.head.state_dict().items()}
+            kept |= {f"head.{name}": tensor for name, tensor in stored.head.items()}
             described = stored.details.get("head") or {}
-            head = {f"head.{name}": tensor for name, tensor in stored.head.items()}
-            kept = {**stored.tensors, **head}
         if described.get("labels") != list(self.labels):
             raise CheckpointError(
                 f"'{folder}' tells apart {described.get('labels')}, this run {list(self.labels)}."

@@ -35,10 +35,11 @@ from speechadapt.training.restoration.pairs import (
     DamageConfig,
     SourceConfig,
     as_tensors,
+    clean_speech,
     damaged,
 )
 from speechadapt.training.restoration.scores import FeatureScores
-from speechadapt.training.speech import DataConfig, SpeechBatches, mix_problems
+from speechadapt.training.speech import DataConfig, mix_problems
 
 REPORT_FILE = "report.json"
 _ROWS = 8  # dev recordings heard at a time
@@ -117,14 +118,8 @@ class CleanObjective(Objective):
             encoder, config.method, config.adapter, config.roles, config.train_norms
         )
         self.adapter = self.cleaner.handle.module
-        self.speech = SpeechBatches(
-            config.data,
-            config.batch,
-            config.source.augment(),
-            config.trainer.seed,
-            encoder.sample_rate,
-            transcribed=False,
-        )
+        parts = config.data, config.batch, config.source
+        self.speech = clean_speech(*parts, config.trainer.seed, encoder.sample_rate)
         self.ids = self.speech.ids
         self.degradation = config.damage.degradation()
         self.dev = self._dev()
@@ -171,6 +166,11 @@ class CleanObjective(Objective):
         if penalty is not None:
             loss = loss + penalty
         return loss, {name: float(term.detach()) for name, term in vars(errors).items()}
+
+    def begin(self) -> None:
+        """Let the method look at the loss of the first batches."""
+        self.eval()
+        self.cleaner.handle.begin(self.batch_loss)
 
     def after_step(self, step: int, seconds: float) -> None:
         """Let the method act."""

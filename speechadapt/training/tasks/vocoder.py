@@ -36,8 +36,13 @@ from speechadapt.training.objective import Batch, Group, Objective
 from speechadapt.training.restoration.adversary import duel
 from speechadapt.training.restoration.crops import choose_start, cut_frames, cut_signal
 from speechadapt.training.restoration.ears import Ears, load_ears
-from speechadapt.training.restoration.pairs import DamageConfig, SourceConfig, damaged
-from speechadapt.training.speech import DataConfig, SpeechBatches, mix_problems
+from speechadapt.training.restoration.pairs import (
+    DamageConfig,
+    SourceConfig,
+    clean_speech,
+    damaged,
+)
+from speechadapt.training.speech import DataConfig, mix_problems
 
 _FOLDERS = ("cleaner", "start", "istft_start")
 
@@ -173,14 +178,8 @@ class VocoderObjective(Objective):
         if config.start:
             _take_over(self.vocoder, config.start, "start")
         self.discriminators = Discriminators(config.discriminators)
-        self.speech = SpeechBatches(
-            config.data,
-            config.batch,
-            config.source.augment(),
-            config.trainer.seed,
-            config.sample_rate,
-            transcribed=False,
-        )
+        parts = config.data, config.batch, config.source
+        self.speech = clean_speech(*parts, config.trainer.seed, config.sample_rate)
         self.ids = self.speech.ids
         self.degradation = config.damage.degradation()
         self.dev = self._dev()

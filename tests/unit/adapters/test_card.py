@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from speechadapt.adapters.attach import attach
-from speechadapt.adapters.card import card
+from speechadapt.adapters.card import card, composition_card
 from speechadapt.adapters.store import describe
 
 
@@ -10,7 +10,8 @@ def test_a_card_says_what_the_adapter_belongs_to(load):
     details = describe(handle)
     text = card("german", details)
     assert text.startswith("---\nlibrary_name: speechadapt\n")
-    assert 'base_model: "whisper"' in text
+    assert "base_model: whisper\n" in text
+    assert "- lora\n" in text
     for part in ("# german", "`lora`", "`attn.q`", details["base"]["fingerprint"], "adapted"):
         assert part in text
     assert text.count("Not stated.") == 2  # training and scores
@@ -30,3 +31,17 @@ def test_a_base_from_memory_is_said_to_be(load):
     text = card("x", describe(attach(encoder, "lora")))
     assert "a model built in memory, revision unknown" in text
     assert "base_model" not in text
+
+
+def test_a_compositions_card_names_its_parts():
+    details = {
+        "composition": "mean(a, b)",
+        "parts": {"a": {"method": "lora", "bundled": True}, "b": {"method": "ia3"}},
+        "parameters": 1200,
+        "base": {"name": "whisper", "family": "whisper", "fingerprint": "f" * 64},
+        "training": {"hours": 2},
+    }
+    text = composition_card("both", details)
+    for part in ("- composition\n", "# both", "`mean(a, b)`, with 1,200 parameters", "- hours: 2"):
+        assert part in text
+    assert "| a | lora | yes |\n| b | ia3 | no |" in text

@@ -46,7 +46,7 @@ def saved(load, trained, frames, move, tmp_path):
 def test_a_composition_saved_by_reference_comes_back(saved, load, frames, tmp_path):
     save, _, wanted = saved
     folder = save(training={"steps": 3})
-    assert sorted(path.name for path in folder.iterdir()) == [CONFIG, WEIGHTS]
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", CONFIG, WEIGHTS]
     assert is_composition(folder)
     encoder = load()
     names = load_composite(encoder, folder)

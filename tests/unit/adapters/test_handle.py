@@ -43,6 +43,7 @@ SHARING = Method(
     shared_parameters=lambda sites, config: 32 * 33,
     penalty=lambda adapters: torch.stack([one.own.square().sum() for one in adapters]).sum(),
     after_step=lambda adapters, step: [one.own.data.fill_(step) for one in adapters],
+    figures=lambda adapters: {"sum": sum(float(one.own.detach().sum()) for one in adapters)},
 )
 
 
@@ -113,3 +114,9 @@ def test_a_base_is_described_without_paths(load):
     assert base_of(encoder)["name"] == "someone/model"
     encoder.source = None
     assert base_of(encoder) | {"name": 1} == base | {"name": 1, "revision": None, "files": None}
+
+
+def test_what_a_method_finds_worth_knowing_is_told_by_name(sharing):
+    sharing.after_step(3)
+    assert sharing.figures() == {"sum": 2 * 32 * 3.0}
+    assert replace(sharing, method=replace(SHARING, figures=None)).figures() == {}

@@ -1,16 +1,13 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from speechadapt.cli.main import main
+from tests import command
 
-
-def call(*words: str) -> int:
-    with pytest.raises(SystemExit) as ending:
-        main(["adapt", *words])
-    return int(ending.value.code or 0)
+call = partial(command.call, "adapt")
 
 
 def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,11 @@ from speechadapt.adapters.catalog import method_names, title
 from speechadapt.adapters.interop import ctranslate2, ctranslate2_check
 from speechadapt.cli import main as command_line
 from speechadapt.encoders.catalog import load_encoder
+from tests import command
 from tests.unit.cli.test_main import HEAVY, loaded_after
+
+run = partial(command.call, "adapters")
+
 
 DATA = Path(__file__).parents[2] / "data"
 Q_WEIGHT = "model.encoder.layers.0.self_attn.q_proj.weight"
@@ -41,13 +46,6 @@ def german(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             tensor.normal_(std=0.2)
     folder = tmp_path_factory.mktemp("saved") / "german"
     return store.save(handle, folder, training={"hours": 2.5}, scores={"dev": {"wer": 0.125}})
-
-
-def run(*words: object) -> int:
-    """Run the command line and return its exit code."""
-    with pytest.raises(SystemExit) as caught:
-        command_line.main(["adapters", *map(str, words)])
-    return int(caught.value.code or 0)
 
 
 @torch.no_grad()

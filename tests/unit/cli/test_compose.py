@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,18 +14,14 @@ from speechadapt.adapters import store
 from speechadapt.adapters.attach import attach
 from speechadapt.adapters.composite_store import load_composite, read_composite
 from speechadapt.adapters.retrieval_index import read_index
-from speechadapt.cli import main as command_line
 from speechadapt.encoders.catalog import load_encoder
+from tests import command
 from tests.unit.adapters.sounds import sounds
 
+run = partial(command.call, "adapters")
+
+
 KINDS = ("low", "noise")
-
-
-def run(*words: object) -> int:
-    """Run the command line and return its exit code."""
-    with pytest.raises(SystemExit) as caught:
-        command_line.main(["adapters", *map(str, words)])
-    return int(caught.value.code or 0)
 
 
 @pytest.fixture

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from speechadapt.cli.main import main
 from speechadapt.jobs.folder import JobFolder
 from speechadapt.jobs.ledger import Journal, Record
 from speechadapt.jobs.plan import Limits, PlanItem, make_plan, write_plan
 from speechadapt.jobs.rows import make_row
+from tests import command
+
+call = partial(command.call, "job")
 
 
 @pytest.fixture
@@ -24,12 +27,6 @@ def job(tmp_path: Path) -> Path:
     journal.append([Record("a", "k", "ok", row=good), Record("b", "k", "failed", "OOM", row=bad)])
     journal.close()
     return folder.output
-
-
-def call(*arguments: str | Path) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(["job", *(str(argument) for argument in arguments)])
-    return int(ended.value.code or 0)
 
 
 def test_status_counts_and_its_exit_code_tells_of_failures(job, capsys):
@@ -56,7 +53,7 @@ def test_retry_uses_the_options_of_the_last_run(job, monkeypatch):
         lambda folder, **changes: seen.append((folder, changes)) or 0,
     )
     assert call("retry", job, "--workers", "2") == 0
-    assert seen == [(job, {"device": "auto", "workers": 2, "offline": False})]
+    assert seen == [(str(job), {"device": "auto", "workers": 2, "offline": False})]
 
 
 def test_a_folder_without_a_job_is_an_error(tmp_path, capsys):

@@ -18,6 +18,7 @@ from speechadapt.core.errors import (
     MissingExtra,
     SpeechadaptError,
 )
+from tests.command import call
 
 HEAVY = ("torch", "torchaudio", "transformers", "numpy", "librosa", "hydra", "soundfile")
 
@@ -42,13 +43,6 @@ def loaded_after(*arguments: str) -> list[str]:
     return modules
 
 
-def exit_of(*arguments: str) -> int:
-    """Run the command line here and return its exit code."""
-    with pytest.raises(SystemExit) as caught:
-        command_line.main(arguments)
-    return int(caught.value.code or 0)
-
-
 @pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("no-such-verb",), ()])
 def test_asking_for_help_loads_nothing_heavy(arguments: tuple[str, ...]) -> None:
     modules = loaded_after(*arguments)
@@ -60,7 +54,7 @@ def test_asking_for_help_loads_nothing_heavy(arguments: tuple[str, ...]) -> None
 def test_help_lists_every_verb_with_its_line(capsys: pytest.CaptureFixture[str]) -> None:
     verbs = command_line.find_verbs()
     assert {"doctor", "models", "transcribe"} <= set(verbs)
-    assert exit_of("--help") == 0
+    assert call("--help") == 0
     printed = capsys.readouterr().out
     for verb in verbs.values():
         assert verb.name in printed
@@ -70,7 +64,7 @@ def test_help_lists_every_verb_with_its_line(capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.parametrize("name", sorted(command_line.find_verbs()))
 def test_every_verb_answers_its_own_help(name: str) -> None:
-    assert exit_of(name, "--help") == 0
+    assert call(name, "--help") == 0
 
 
 def test_only_the_called_verb_is_imported() -> None:
@@ -82,12 +76,12 @@ def test_only_the_called_verb_is_imported() -> None:
 def test_version_is_the_installed_one(capsys: pytest.CaptureFixture[str]) -> None:
     from importlib.metadata import version
 
-    assert exit_of("--version") == 0
+    assert call("--version") == 0
     assert capsys.readouterr().out.strip() == f"speechadapt {version('speechadapt')}"
 
 
 def test_an_unknown_verb_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_of("transcrib") == command_line.EXIT_USAGE
+    assert call("transcrib") == command_line.EXIT_USAGE
     assert "transcrib" in capsys.readouterr().err
 
 
@@ -135,7 +129,7 @@ def test_an_error_on_purpose_is_printed_without_a_traceback(
     monkeypatch.syspath_prepend(str(tmp_path))
     verb = command_line.Verb("failing", "failing_verb", "command", "Fail.")
     monkeypatch.setattr(command_line, "find_verbs", lambda: {"failing": verb, "other": verb})
-    assert exit_of("failing") == command_line.EXIT_USAGE
+    assert call("failing") == command_line.EXIT_USAGE
     printed = capsys.readouterr().err
     assert printed == "speechadapt: --batch-s must be above 0 seconds, got 0.\n"
 

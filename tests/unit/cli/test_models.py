@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ from huggingface_hub import constants
 from speechadapt.cli import main as command_line
 from speechadapt.cli import models
 from speechadapt.models.card import ModelCard, Score, write_card
+from tests import command
+
+run = partial(command.call, "models")
 
 
 @pytest.fixture
@@ -24,13 +28,6 @@ def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(models, "bundled_models", lambda: {"tiny": folder})
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     return folder
-
-
-def run(*arguments: str) -> int:
-    """Run the command line and return its exit code."""
-    with pytest.raises(SystemExit) as caught:
-        command_line.main(["models", *arguments])
-    return int(caught.value.code or 0)
 
 
 def put_in_cache(cache: Path, repository: str, kind: str) -> None:

@@ -1,15 +1,12 @@
 from __future__ import annotations
 
-import pytest
+from functools import partial
+
 from made_job import write_job, write_tone
 
-from speechadapt.cli.main import main
+from tests import command
 
-
-def call(*arguments) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(["report", *map(str, arguments)])
-    return int(ended.value.code or 0)
+call = partial(command.call, "report")
 
 
 def test_report_writes_a_page_and_names_it(tmp_path, capsys):

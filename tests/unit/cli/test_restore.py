@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 
-from speechadapt.cli.main import main
 from speechadapt.jobs.restore_options import RestoreOptions
+from tests import command
+
+call = partial(command.call, "restore")
 
 
 @pytest.fixture
@@ -19,12 +22,6 @@ def seen(monkeypatch) -> list[RestoreOptions]:
 
     monkeypatch.setattr("speechadapt.jobs.restore.restore", run)
     return found
-
-
-def call(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(["restore", *arguments])
-    return int(ended.value.code or 0)
 
 
 def test_the_exit_code_is_the_jobs_and_conditions_repeat(seen):

@@ -1,23 +1,19 @@
 from __future__ import annotations
 
 import json
+import tarfile
+from functools import partial
 
 import pytest
 
-from speechadapt.cli.main import main
+from tests.command import call
 from tests.e2e.fake_recogniser import HOOK, write_tone
 
 
 @pytest.fixture
 def cli(monkeypatch):
     monkeypatch.setenv("SPEECHADAPT_LOADER", HOOK)
-
-    def call(*words) -> int:
-        with pytest.raises(SystemExit) as ended:
-            main(["shards", *map(str, words)])
-        return int(ended.value.code or 0)
-
-    return call
+    return partial(call, "shards")
 
 
 def test_a_manifest_is_planned_run_looked_at_and_joined(cli, tmp_path, capsys):
@@ -49,3 +45,18 @@ def test_wrong_words_are_named(cli, tmp_path, capsys):
     assert "knows no job 'transcript'. Did you mean transcribe?" in capsys.readouterr().err
     assert cli("status", tmp_path / "nowhere", "-o", tmp_path / "out") == 1
     assert "cannot be read" in capsys.readouterr().err
+
+
+def test_recordings_in_tars_are_laid_out(tmp_path, capsys):
+    write_tone(tmp_path / "one.wav", 300, 0.1)
+    with tarfile.open(tmp_path / "audio_0.tar", "w") as tar:
+        tar.add(tmp_path / "one.wav", "one.wav")
+    rows = [{"audio_filepath": f"one{part}.wav", "shard_id": 0} for part in ("", "-sub1")]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "tarred_audio_manifest.json").write_text(lines)
+    assert call("shards", "plan", tmp_path, tmp_path / "plan") == 0
+    assert "2 rows, 0.00 h in 1 shards" in capsys.readouterr().out
+    assert call("shards", "unpack", tmp_path, tmp_path / "out") == 0
+    assert f"2 rows in {tmp_path / 'out' / 'manifest.jsonl'}" in capsys.readouterr().out
+    assert call("shards", "unpack", tmp_path / "out", tmp_path / "again") == 1
+    assert "is no packed corpus: a Shar folder holds" in capsys.readouterr().err

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from speechadapt.cli.main import main
 from speechadapt.cli.standard_input import standard_input
 from speechadapt.core.errors import ConfigError
 from speechadapt.jobs.options import TranscribeOptions
+from tests.command import call
 from tests.e2e.fake_recogniser import HOOK, write_tone
 
 
@@ -33,9 +33,7 @@ def tone(tmp_path: Path) -> bytes:
 def run(monkeypatch: pytest.MonkeyPatch, data: bytes, *arguments: str | Path) -> int:
     monkeypatch.setenv("SPEECHADAPT_LOADER", HOOK)
     monkeypatch.setattr("sys.stdin", Piped(data))
-    with pytest.raises(SystemExit) as ended:
-        main(["transcribe", *map(str, arguments)])
-    return int(ended.value.code or 0)
+    return call("transcribe", *arguments)
 
 
 def journal(output: Path) -> list[str]:
@@ -104,3 +102,16 @@ def test_without_the_mark_standard_input_is_left_alone(monkeypatch: pytest.Monke
     options = TranscribeOptions(inputs=("a.wav",), output="out")
     with standard_input(options) as told:
         assert told is options
+
+
+def test_with_the_state_behind_a_url_a_recording_has_no_place_to_stay(
+    monkeypatch: pytest.MonkeyPatch, tone: bytes, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("sys.stdin", Piped(tone))
+    url = "memory://stdin"
+    options = TranscribeOptions(inputs=("-",), output=url)
+    with pytest.raises(ConfigError, match=r"lie in 'memory://stdin'\. Give --job-folder"):
+        standard_input(options).__enter__()
+    kept = TranscribeOptions(inputs=("-",), output=url, job_folder=str(tmp_path / "state"))
+    with standard_input(kept):
+        assert (tmp_path / "state/.speechadapt/stdin/stdin").read_bytes() == tone

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 
-from speechadapt.cli.main import main
 from speechadapt.jobs.options import TranscribeOptions
+from tests import command
+
+call = partial(command.call, "transcribe")
 
 
 @pytest.fixture
@@ -19,12 +22,6 @@ def seen(monkeypatch) -> list[TranscribeOptions]:
 
     monkeypatch.setattr("speechadapt.jobs.transcribe.transcribe", run)
     return found
-
-
-def call(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(["transcribe", *arguments])
-    return int(ended.value.code or 0)
 
 
 def test_the_exit_code_is_the_jobs(seen):

@@ -50,3 +50,14 @@ def test_inputs_that_are_not_there_are_refused(tmp_path: Path) -> None:
         gather([str(tmp_path / "gone.jsonl")])
     with pytest.raises(ConfigError, match="looked for audio"):
         gather([str(tmp_path)])
+
+
+def test_cuts_of_lhotse_are_a_manifest() -> None:
+    cuts = Path(__file__).parents[2] / "data" / "lhotse" / "cuts.jsonl.gz"
+    rows, lines = gather([str(cuts)])
+    assert [row.text for row in rows] == ["z\u00e9ro un", "un deux", None]
+    assert [row.extra["split"] for row in rows] == ["train", "train", "dev"]
+    assert {row.extra["corpus"] for row in rows} == {"cuts"}
+    assert lines == []
+    with pytest.raises(ConfigError, match="speechadapt shards unpack"):
+        gather([str(cuts.with_name("shar"))])

@@ -54,6 +54,12 @@ def plan(config: BatchConfig, seed: int = 5) -> BatchPlan:
     return BatchPlan(utterances(), config, seed)
 
 
+def test_no_two_rows_of_a_run_share_a_random_stream() -> None:
+    rows = [row for step in range(4) for rank in (0, 1) for row in plan(JOINED).rows(step, rank)]
+    assert len({row.seed for row in rows}) == len(rows) > 8
+    assert rows[0].seed != plan(JOINED, seed=6).rows(0, 0)[0].seed
+
+
 def test_a_batch_depends_on_seed_step_and_rank_alone() -> None:
     one, other = plan(JOINED), plan(JOINED)
     forwards = [one.rows(step, 0) for step in range(6)]

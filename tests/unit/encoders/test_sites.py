@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from speechadapt.core.errors import SiteError
-from speechadapt.encoders.sites import Site, at, by_role, select
+from speechadapt.encoders.sites import Site, at, by_role, select, with_heads
 
 CONFORMER = [
     at("stem.conv.0", "conv", 80, 32, "Conv1d"),
@@ -60,3 +60,14 @@ def test_roles_outside_the_closed_list_are_refused(role):
 
 def test_the_table_by_role_keeps_the_order():
     assert list(by_role(CONFORMER)) == [site.role for site in CONFORMER]
+
+
+def test_heads_are_known_at_self_attentions_and_their_maps_alone():
+    table = [*CONFORMER, at("layer.0.attn", "l0", 32, 32), at("layer.0.norm.attn", "n", 32, 32)]
+    found = {site.role: site.heads for site in with_heads(table, 4)}
+    assert {role for role, heads in found.items() if heads} == {
+        "layer.0.attn.q",
+        "layer.1.attn.q",
+        "layer.0.attn",
+    }
+    assert set(found.values()) == {0, 4}

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
+
+import pytest
 
 from speechadapt.jobs.commit import ItemFiles, commit
 
@@ -14,6 +18,27 @@ def test_files_of_all_items_appear_and_nothing_is_left_in_staging(tmp_path: Path
     assert (tmp_path / "out/deep/a.txt").read_text() == "first\n"
     assert (tmp_path / "out/b.txt").read_text() == ""
     assert list((tmp_path / "staging").iterdir()) == []
+
+
+def test_files_are_on_the_disk_before_they_are_renamed_and_folders_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    events: list[str] = []
+    rename = Path.replace
+
+    def flush(file: int) -> None:
+        events.append("folder" if stat.S_ISDIR(os.fstat(file).st_mode) else "file")
+
+    def watch(path: Path, target: Path) -> Path:
+        events.append("rename")
+        return rename(path, target)
+
+    (tmp_path / "made").write_bytes(b"sound")
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(Path, "replace", watch)
+    files = {"a.txt": "x", "deep/a.flac": tmp_path / "made"}
+    assert commit(tmp_path / "out", tmp_path / "staging", [ItemFiles("a", files)]) == {}
+    assert events == ["file", "file", "rename", "rename", "folder", "folder"]
 
 
 def test_an_item_that_cannot_be_written_names_itself_and_spares_the_others(tmp_path: Path):

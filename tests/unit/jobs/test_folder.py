@@ -8,8 +8,9 @@ import pytest
 
 from speechadapt.core.errors import FingerprintError, JobError
 from speechadapt.core.files import atomic_write_json
-from speechadapt.jobs.folder import JobFolder, differences
+from speechadapt.jobs.folder import JobFolder, differences, find_folder, folder_of
 from speechadapt.jobs.options import TranscribeOptions
+from speechadapt.jobs.place import LocalPlace
 
 IDENTITY = {"model": {"name": "a", "weights": "1f"}, "options": {"beam_size": 1}}
 
@@ -95,3 +96,37 @@ def test_the_last_options_come_back(tmp_path: Path):
     folder.request.write_text('{"no_such_option": 1}')
     with pytest.raises(JobError, match="no_such_option"):
         folder.read_request()
+
+
+def test_a_file_url_is_a_local_folder(tmp_path: Path):
+    options = TranscribeOptions(output=f"file://{tmp_path}/out")
+    folder = folder_of(options, "1-of-1")
+    assert (folder.output, folder.place.shown) == (tmp_path / "out", str(tmp_path / "out"))
+    assert find_folder(f"file://{tmp_path}/out").output == tmp_path / "out"
+
+
+def test_a_job_behind_a_url_is_found_by_it_or_by_the_folder_of_its_state(
+    tmp_path: Path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    url = "memory://found"
+    folder = folder_of(TranscribeOptions(output=url), "1-of-1")
+    folder.claim(IDENTITY)
+    folder.place.push()
+    assert folder.output.is_relative_to(tmp_path / "cache")
+    assert find_folder(url).read_identity() == IDENTITY
+    with pytest.raises(JobError, match="'memory://nothing' holds no job"):
+        find_folder("memory://nothing").check_exists()
+    options = TranscribeOptions(output=url, job_folder=str(tmp_path / "state"))
+    split = folder_of(options, "1-of-1")
+    atomic_write_json(split.request, {"output": url})
+    assert (split.output, split.place.shown) == (tmp_path / "state", url)
+    assert find_folder(tmp_path / "state").place.shown == url
+
+
+def test_the_plain_folder_of_a_damaged_request_is_still_one(tmp_path: Path):
+    folder = JobFolder(tmp_path)
+    for text in ("{", "[]", "{}", '{"output": 3}'):
+        folder.request.parent.mkdir(exist_ok=True)
+        folder.request.write_text(text)
+        assert find_folder(tmp_path).place == LocalPlace(tmp_path)

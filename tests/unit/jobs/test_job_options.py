@@ -56,3 +56,19 @@ def test_a_slurm_array_says_which_shard_it_is():
     assert parse_shard("auto", task) == (2, 3)
     with pytest.raises(ConfigError, match="SLURM_ARRAY_TASK_COUNT"):
         parse_shard("auto", {"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_MIN": "1"})
+
+
+def test_the_state_has_a_folder_of_its_own_only_beside_a_url():
+    asked = TranscribeOptions(output="s3://bucket/out", job_folder="state", workers=2)
+    assert "job_folder" not in asked.identity()
+    with pytest.raises(ConfigError, match="--job-folder is for an -o that is a URL"):
+        TranscribeOptions(output="out", job_folder="state")
+    with pytest.raises(ConfigError, match="--job-folder must be a local folder, got 's3://b'"):
+        TranscribeOptions(output="s3://bucket/out", job_folder="s3://b")
+
+
+def test_memory_is_shared_by_no_processes():
+    assert TranscribeOptions(inputs=("memory://in",), output="memory://out")
+    for inputs, output in ((("memory://in",), "out"), ((), "memory://out")):
+        with pytest.raises(ConfigError, match="seen by one process alone; give --engine serial"):
+            TranscribeOptions(inputs=inputs, output=output, workers=2)

@@ -10,7 +10,7 @@ import pytest
 
 from speechadapt.engines.base import Unit
 from speechadapt.jobs.job_worker import JobWorker, WorkerSetup
-from speechadapt.jobs.ledger import Ledger
+from speechadapt.jobs.ledger import Journal, Ledger, Record
 from speechadapt.jobs.options import TranscribeOptions
 from speechadapt.jobs.plan import Limits, PlanItem
 from speechadapt.jobs.result import Result
@@ -43,10 +43,14 @@ class Maker(JobWorker):
         self.released = True
 
 
+def new_worker(output: Path) -> Maker:
+    options = TranscribeOptions(output=str(output))
+    return Maker(WorkerSetup(options, Limits(), "1-of-1"), 0)
+
+
 @pytest.fixture
 def worker(tmp_path: Path) -> Maker:
-    options = TranscribeOptions(output=str(tmp_path))
-    return Maker(WorkerSetup(options, Limits(), "1-of-1"), 0)
+    return new_worker(tmp_path)
 
 
 def test_a_finished_file_is_moved_to_its_place(worker: Maker, tmp_path: Path):
@@ -57,6 +61,20 @@ def test_a_finished_file_is_moved_to_its_place(worker: Maker, tmp_path: Path):
     (record,) = Ledger(tmp_path / ".speechadapt/journal").records(["a"])
     assert record is not None
     assert record.outputs == ("a.flac",)
+
+
+def test_a_line_is_written_after_its_outputs(
+    worker: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    append, there = Journal.append, []
+
+    def watch(journal: Journal, records: Sequence[Record]) -> None:
+        there.extend((tmp_path / name).is_file() for record in records for name in record.outputs)
+        append(journal, records)
+
+    monkeypatch.setattr(Journal, "append", watch)
+    worker.process(Unit(0, Assignment(0, ITEMS, frozenset("ab"))), None)
+    assert there == [True, True]
 
 
 def test_what_cannot_be_written_is_a_failure_of_its_item_alone(worker: Maker, tmp_path: Path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,13 @@ def test_records_come_back_as_they_went(tmp_path: Path):
     assert (ledger.lines, ledger.torn) == (2, 0)
 
 
+def test_lines_are_on_the_disk_before_append_returns(tmp_path: Path, monkeypatch):
+    flushed: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda file: flushed.append(os.fstat(file).st_size))
+    write(tmp_path / "w.jsonl", record("a"), record("b"))
+    assert flushed == [(tmp_path / "w.jsonl").stat().st_size]
+
+
 @pytest.mark.parametrize("lost", [1, 5, 30])
 def test_a_torn_last_line_is_passed_over_and_closed_off(tmp_path: Path, lost: int):
     path = tmp_path / "w.jsonl"
@@ -38,9 +46,12 @@ def test_a_torn_last_line_is_passed_over_and_closed_off(tmp_path: Path, lost: in
     assert set(Ledger(tmp_path).entries) == whole | {"c"}
 
 
-def test_the_later_attempt_counts_whatever_journal_it_stands_in(tmp_path: Path):
-    write(tmp_path / "b.jsonl", record("a", status="failed", reason="MODEL"))
-    write(tmp_path / "a.jsonl", record("a", attempts=2))
+@pytest.mark.parametrize(("first", "second"), ["ab", "ba", "aa"])
+def test_the_later_attempt_counts_whatever_journal_it_stands_in(
+    tmp_path: Path, first: str, second: str
+):
+    write(tmp_path / f"{first}.jsonl", record("a", status="failed", reason="MODEL"))
+    write(tmp_path / f"{second}.jsonl", record("a", attempts=2))
     ledger = Ledger(tmp_path)
     assert ledger.entries["a"].status == "ok"
     assert not ledger.repeated

@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 import soundfile
 
+from speechadapt.core.errors import StoreError
+from speechadapt.core.storage import Store
 from speechadapt.jobs.measure import (
     FileFacts,
     Selection,
     measure_file,
     measure_files,
+    measure_stored,
     planned_item,
     settle,
 )
@@ -89,3 +92,28 @@ def test_a_scanned_item_keeps_what_the_manifest_said():
     assert (planned.id, planned.path, planned.stem) == ("id", "/in/row.wav", "out/row")
     assert (planned.offset, planned.duration, planned.whole) == (1.0, 2.0, True)
     assert (planned.text, planned.lang, planned.speaker) == ("words", "en", "s")
+
+
+def test_what_lies_behind_a_url_has_a_key_and_the_length_of_its_header(tmp_path: Path):
+    store = Store("memory://measure")
+    store.put("a.wav", save(tmp_path / "a.wav", 1.5))
+    store.put("text.wav", b"no sound here")
+    first = measure_stored("memory://measure/a.wav")
+    assert first.header_s == 1.5
+    assert measure_stored("memory://measure/a.wav") == first
+    store.put("a.wav", tmp_path / "a.wav")
+    assert measure_stored("memory://measure/a.wav").key != first.key
+    assert measure_stored("memory://measure/text.wav").header_s is None
+    items = [PlanItem(url, url, f"memory://measure/{url}", url) for url in ("gone.wav", "a.wav")]
+    gone, there = measure_files(items)
+    assert gone == FileFacts("", None)
+    assert there.header_s == 1.5
+
+
+def test_a_store_out_of_reach_is_no_missing_recording(monkeypatch):
+    def fail(self, name):
+        raise StoreError("no route")
+
+    monkeypatch.setattr(Store, "stat", fail)
+    with pytest.raises(StoreError, match="no route"):
+        measure_stored("memory://measure/a.wav")

@@ -93,6 +93,24 @@ def test_channels_stay_apart_and_a_flat_one_is_silence(tmp_path: Path):
     assert list((tmp_path / "made").iterdir()) == [made.path]
 
 
+def test_the_bandwidth_before_and_after_is_the_widest_channels(tmp_path: Path):
+    samples = noise(24000, 2)
+    low = np.fft.rfft(samples[:, 0])
+    low[np.fft.rfftfreq(24000, 1 / 48000) > 3000] = 0.0
+    samples[:, 0] = np.fft.irfft(low)
+    samples[:, 1] = 0.0
+    known = survey(save(tmp_path / "a.wav", samples, 48000))
+    assert known.bandwidth_hz == pytest.approx(3000, abs=500)
+    made = files(tmp_path, sample_rate="16000").restore(known)
+    assert made.bandwidth_hz == pytest.approx(3000, abs=500)
+    samples[:, 1] = noise(24000)[:, 0]
+    wide = survey(save(tmp_path / "b.wav", samples, 48000))
+    assert wide.bandwidth_hz == pytest.approx(24000, abs=100)
+    assert files(tmp_path, sample_rate="16000").keep(wide).bandwidth_hz <= 8000
+    silence = survey(save(tmp_path / "c.wav", np.zeros((4000, 1), dtype=np.float32)))
+    assert silence.bandwidth_hz is None
+
+
 def test_a_loudness_is_reached_and_nothing_is_clipped(tmp_path: Path):
     from speechadapt.audio.loudness import LoudnessMeter
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 
 from speechadapt.core.errors import ConfigError, DataError
 from speechadapt.jobs.scan import AUDIO_SUFFIXES, Item, scan
+
+LHOTSE = Path(__file__).parents[2] / "data" / "lhotse"
 
 
 @pytest.fixture
@@ -261,3 +264,35 @@ def test_no_stem_leaves_the_output_folder(tmp_path: Path) -> None:
     for stem in stems(scan([manifest(tmp_path / "m.jsonl", *rows)]).items):
         assert not os.path.isabs(stem)
         assert ".." not in Path(stem).parts
+
+
+def test_cuts_of_lhotse_are_items(tmp_path: Path) -> None:
+    whole, part, silent = scan([LHOTSE / "cuts.jsonl.gz"], tmp_path).items
+    assert [each.id for each in (whole, part, silent)] == ["a-whole", "a-part", "b/silent.1"]
+    assert whole.path == part.path == LHOTSE / "audio" / "a.flac"
+    assert (whole.text, part.text, silent.text) == ("z\u00e9ro un", "un deux", None)
+    assert (part.offset_s, part.duration_s, part.lang) == (0.125, 0.25, "fr")
+    assert part.output_stem == "audio/a-0.12-0.38"
+
+
+def test_a_manifest_may_be_called_json_but_not_the_facts_beside_a_recording(tmp_path: Path) -> None:
+    place(tmp_path / "a.wav")
+    rows = place(tmp_path / "train.json", b'{"audio_filepath": "b.wav"}\n')
+    place(tmp_path / "a.json", b"{}")
+    found = scan([tmp_path / "a.wav", tmp_path / "a.json", rows]).items
+    assert names(found) == ["a.wav", "b.wav"]
+
+
+def test_a_tarred_corpus_is_laid_out_in_the_state_folder(tmp_path: Path) -> None:
+    place(tmp_path / "wav" / "one.wav", b"sound")
+    with tarfile.open(tmp_path / "audio_0.tar", "w") as tar:
+        tar.add(tmp_path / "wav" / "one.wav", "one.wav")
+    listing = {"audio_filepath": "one.wav", "shard_id": 0, "text": "one"}
+    path = manifest(tmp_path / "tarred_audio_manifest.json", listing)
+    (item,) = scan([path], tmp_path / "out").items
+    assert isinstance(item.path, Path)
+    assert item.path.read_bytes() == b"sound"
+    assert item.path.is_relative_to(tmp_path / "out" / ".speechadapt")
+    assert (item.id, item.text) == ("one.wav", "one")
+    with pytest.raises(ConfigError, match=r"lie in tars\. Lay them out first: speechadapt"):
+        scan([path])

@@ -111,3 +111,19 @@ def test_each_tar_is_a_shard_and_its_size_is_remembered(tmp_path):
         plan_tars(tars, tmp_path / "other")
     with pytest.raises(DataError, match="no tar"):
         plan_tars([], tmp_path / "other")
+
+
+def test_cuts_of_lhotse_are_planned_as_the_rows_they_say(tmp_path):
+    cuts = Path(__file__).parents[2] / "data" / "lhotse" / "cuts.jsonl"
+    plan = plan_shards(cuts, tmp_path / "plan", ShardLimits(items=2))
+    assert [shard.items for shard in plan.shards] == [2, 1]
+    assert plan.audio_s == 0.5 + 0.25 + 0.3
+    rows = [row for shard in plan.shards for row in shard_rows(plan, shard)]
+    assert [row["id"] for row in rows] == ["a-whole", "a-part", "b/silent.1"]
+    assert rows[1]["audio_filepath"] == str(cuts.parent / "audio" / "a.flac")
+    assert (rows[1]["offset"], rows[1]["text"]) == (0.125, "un deux")
+    (tmp_path / "m.jsonl").write_text('{"type": "PaddingCut", "id": "p"}\n')
+    with pytest.raises(DataError, match=r"m\.jsonl line 1: type 'PaddingCut' is not one stretch"):
+        plan_shards(tmp_path / "m.jsonl", tmp_path / "other", LIMITS)
+    with pytest.raises(DataError, match=r"cuts\.jsonl\.gz' is packed"):
+        plan_shards(cuts.with_name("cuts.jsonl.gz"), tmp_path / "other", LIMITS)

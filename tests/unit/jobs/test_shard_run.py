@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from speechadapt.core.errors import FingerprintError
+from speechadapt.core.errors import ConfigError, FingerprintError
 from speechadapt.data.shard_tar import Sample, read_shard, write_shard
 from speechadapt.jobs.execute import run_job
 from speechadapt.jobs.lease import Lease
@@ -152,3 +152,9 @@ def test_recordings_in_tars_are_done_tar_by_tar(plan, tmp_path):
     assert sorted(second) == ["clip0", "clip2", "clip4", "clip6"]
     assert all(second[name]["txt"] == first[name]["txt"] for name in second)
     assert list(verify_shards(tars, tmp_path / "two")) == []
+
+
+def test_shards_are_refused_behind_a_url(tmp_path: Path):
+    plan = ShardPlan(tmp_path / "rows.jsonl", 0, 0.0, ShardLimits(), ())
+    with pytest.raises(ConfigError, match="written to a file system, not to 's3:/bucket/out'"):
+        run_shards(plan, Path("s3://bucket/out"), OPTIONS)

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import tarfile
+from pathlib import Path
 
 import pytest
 
@@ -62,3 +63,12 @@ def test_a_json_that_is_none_names_its_sample(tmp_path):
     write_shard(tmp_path / "0.tar", [Sample("one", {"wav": b"x", "json": b"{"})])
     with pytest.raises(DataError, match=r"'one' in '0\.tar' cannot be read"):
         unpack_shard(tmp_path / "0.tar", tmp_path / "in")
+
+
+def test_a_tar_of_nemo_comes_with_the_rows_about_it(tmp_path):
+    write_shard(tmp_path / "audio_3.tar", [Sample("one", {"wav": b"one"})])
+    row = {"audio_filepath": "one.wav", "shard_id": 3, "text": "hello", "duration": 1.0}
+    (tmp_path / "tarred_audio_manifest.json").write_text(json.dumps(row))
+    (found,) = unpack_shard(tmp_path / "audio_3.tar", tmp_path / "in")
+    assert (found["id"], found["text"]) == ("one.wav", "hello")
+    assert Path(found["audio_filepath"]).read_bytes() == b"one"

@@ -9,6 +9,7 @@ import pytest
 
 from speechadapt.core.errors import ShapeError
 from speechadapt.metrics.quality import (
+    BandwidthMeter,
     bandwidth_hz,
     clipped_rate,
     level_db,
@@ -110,6 +111,23 @@ def test_the_bandwidth_is_where_the_band_ends(edge: float) -> None:
     signal = np.fft.irfft(spectrum).astype(np.float32)
     assert bandwidth_hz(signal, 16000) == pytest.approx(edge, abs=200.0)
     assert bandwidth_hz(signal, 48000) == pytest.approx(3 * edge, abs=600.0)
+
+
+def test_the_bandwidth_does_not_depend_on_the_blocks() -> None:
+    signal = noise(20000)
+    signal[9000:] = np.convolve(signal[9000:], np.ones(40) / 40, "same")
+    wanted = BandwidthMeter(16000)
+    wanted.add(signal)
+    for size in (100, 256, 511, 3000):
+        meter = BandwidthMeter(16000)
+        for start in range(0, len(signal), size):
+            meter.add(signal[start : start + size])
+        assert meter.hz() == wanted.hz()
+        np.testing.assert_allclose(meter._powers, wanted._powers)
+    brief = BandwidthMeter(16000)
+    brief.add(np.sin(np.arange(300) * 2 * np.pi / 8).astype(np.float32))
+    assert brief.hz() == bandwidth_hz(np.sin(np.arange(300) * np.pi / 4).astype(np.float32), 16000)
+    assert brief.hz() > 2000.0
 
 
 def test_level_and_clipping_are_counted() -> None:

@@ -3,7 +3,7 @@
     python kill_and_resume.py FOLDER
 
 Every run is a forked child, so one import of torch serves all of them. `FOLDER/<task>/straight` and
-`FOLDER/<task>/resumed` are left for comparison.
+`FOLDER/<task>/resumed` are left for comparison, and in `FOLDER/together` what two processes learn.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 from speechadapt.config.resolve import resolve
 from speechadapt.training.loop import train
 from tests.tiny_tasks import write_recipe
+from tests.unit.training import two_processes
 
 TRAINER = (
     "trainer.steps=5",
@@ -70,6 +71,8 @@ def main(base: Path) -> None:
         assert killed == -signal.SIGKILL, killed
         assert (resumed / "checkpoints/latest").read_text() == "step-00000002"
         assert in_child(partial(run, words, base, resumed)) == 0
+    (base / "together").mkdir()
+    two_processes.fork(base / "together")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from speechadapt.adapters.methods.sparse import masks_of
 from speechadapt.training.adapted import method_problems
+from speechadapt.training.loop import train
 
 Build = Callable[..., Any]
 
@@ -46,8 +50,6 @@ def test_rates_of_parts_are_told_as_factors_of_the_usual_rate(build: Build) -> N
 
 
 def test_a_setting_that_the_method_lacks_is_named(build: Build) -> None:
-    from dataclasses import replace
-
     config = build("classify").config
     assert method_problems(config) == []
     (problem,) = method_problems(replace(config, adapter={"rnk": 2}))
@@ -55,3 +57,47 @@ def test_a_setting_that_the_method_lacks_is_named(build: Build) -> None:
     (problem,) = method_problems(replace(config, method="loar"))
     assert "lora" in problem
     assert method_problems(replace(config, arm="head", method="loar")) == []
+
+
+SPARSE = ("method=sparse", "adapter.settings={bottleneck:4}", "adapter.batches=1")
+
+
+def test_a_sparse_adapter_chooses_its_masks_once_by_the_loss_of_training(
+    build: Build, tmp_path: Path
+) -> None:
+    objective = build("classify", *SPARSE)
+    config = replace(objective.config.trainer, steps=2, evaluate_every=2)
+    before = masks_of(objective.handle.module.by_role())
+    start = {key: mask.clone() for key, mask in before.items()}
+    train(objective, replace(config, sitting_s=1e-9), tmp_path)
+    chosen = masks_of(objective.handle.module.by_role())
+    assert any(not torch.equal(chosen[key], mask) for key, mask in start.items())
+    count = objective.trained_parameters()["adapter"]
+    assert count == objective.handle.expected_parameters()
+    again = build("classify", *SPARSE)
+    assert train(again, config, tmp_path).finished
+    kept = masks_of(again.handle.module.by_role())
+    assert all(torch.equal(kept[key], mask) for key, mask in chosen.items())
+
+
+@pytest.mark.parametrize("task", ["classify", "adapt"])
+def test_passes_that_are_to_agree_cost_what_they_disagree(build: Build, task: str) -> None:
+    words = ("method=mosa", "adapter.settings={bottleneck:4}", "head_dropout=0")
+    losses = []
+    for weight in (2.0, 0.0):
+        objective = build(task, *words, f"adapter.consistency={weight}")
+        with torch.no_grad():
+            for parameter in objective.adapter.parameters():
+                parameter += 0.3 * torch.randn(
+                    parameter.shape, generator=torch.Generator().manual_seed(1)
+                )
+        objective.train()
+        torch.manual_seed(4)
+        loss, figures = objective(objective.batch(0, 0))
+        assert ("disagreement" in figures) == bool(weight)
+        losses.append(float(loss.detach()) - weight * figures.get("disagreement", 0.0))
+        assert figures.get("disagreement", 1.0) > 0
+        objective.eval()
+        with torch.no_grad():
+            assert "disagreement" not in objective(objective.batch(0, 0))[1]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)

@@ -64,18 +64,16 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Straight and killed-and-resumed runs of two tasks."""
+    """Straight and killed-and-resumed runs of two tasks, and a run of two processes."""
     folder = tmp_path_factory.mktemp("killed")
     start("kill_and_resume.py", str(folder))
     return folder
 
 
 @pytest.fixture(scope="module")
-def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def together(killed: Path) -> Path:
     """A run of two processes."""
-    folder = tmp_path_factory.mktemp("together")
-    start("two_processes.py", str(folder), "run", launcher=torchrun())
-    return folder
+    return killed / "together"
 
 
 def torchrun() -> tuple[str, ...]:
@@ -114,7 +112,7 @@ def test_two_processes_learn_as_one_that_accumulates_both_batches(
 
 @pytest.mark.slow
 def test_a_signal_to_one_process_stops_both_at_the_same_step(tmp_path: Path) -> None:
-    start("two_processes.py", str(tmp_path), "stop", launcher=torchrun())
+    start("two_processes.py", str(tmp_path), launcher=torchrun())
     assert (tmp_path / "rank0.txt").read_text() == (tmp_path / "rank1.txt").read_text() == "2"
     checkpoint = latest_checkpoint(tmp_path / "checkpoints")
     assert checkpoint is not None
@@ -155,6 +153,9 @@ def test_an_objective_hears_of_every_step_and_of_the_end(tmp_path: Path) -> None
             super().__init__()
             self.heard: list[object] = []
 
+        def begin(self) -> None:
+            self.heard.append("begin")
+
         def after_step(self, step: int, seconds: float) -> None:
             assert 0 < seconds < 60
             self.heard.append(step)
@@ -165,7 +166,7 @@ def test_an_objective_hears_of_every_step_and_of_the_end(tmp_path: Path) -> None
 
     objective = Attentive()
     train(objective, replace(CONFIG, sitting_s=1e-6), tmp_path)
-    assert objective.heard == [1]
+    assert objective.heard == ["begin", 1]
     objective = Attentive()
     train(objective, CONFIG, tmp_path)
     assert objective.heard == [2, 3, 4, 5, 6, tmp_path.name]

@@ -17,7 +17,7 @@ def stepped(seed: int) -> tuple[nn.Module, torch.optim.Optimizer]:
     torch.manual_seed(seed)
     model = nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(model.parameters())
-    model(torch.ones(1, 3)).sum().backward()
+    model(torch.randn(1, 3)).sum().backward()
     optimizer.step()
     return model, optimizer
 
@@ -31,6 +31,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 def test_a_checkpoint_restores_weights_and_moments(checkpoint: Path) -> None:
     (model, optimizer), (other, other_optimizer) = stepped(0), stepped(1)
+    before = other_optimizer.state_dict()["state"][0]["exp_avg"].clone()
     state, average = load_checkpoint(checkpoint, other, other_optimizer)
     assert (state["step"], state["best"], average) == (4, None, None)
     for name, tensor in model.state_dict().items():
@@ -39,6 +40,7 @@ def test_a_checkpoint_restores_weights_and_moments(checkpoint: Path) -> None:
     restored = other_optimizer.state_dict()["state"]
     for index, values in moments.items():
         assert all(torch.equal(restored[index][name], value) for name, value in values.items())
+    assert not torch.equal(restored[0]["exp_avg"], before)
 
 
 def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
-"""Run by test_loop.py under torchrun: two processes train one small model together."""
+"""Two processes train one small model together: forked here, or (slow tests) under torchrun."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -14,8 +16,28 @@ from speechadapt.training.loop import TrainerConfig, train
 from tests.toy_objective import Regression
 
 
-def main(folder: Path) -> None:
-    """Train twice: to the end, and until one of the two processes is asked to stop."""
+def fork(folder: Path) -> None:
+    """Train to the end in two forked processes, so that one import of torch serves both."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    context = multiprocessing.get_context("fork")
+    children = [context.Process(target=_as_rank, args=(rank, folder)) for rank in (0, 1)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    assert [child.exitcode for child in children] == [0, 0]
+
+
+def _as_rank(rank: int, folder: Path) -> None:
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    main(folder)
+
+
+def main(folder: Path, stop: bool = False) -> None:
+    """Train to the end, or until one of the two processes is asked to stop."""
     torch.set_num_threads(1)
     rank = int(os.environ["RANK"])
     config = TrainerConfig(
@@ -26,7 +48,7 @@ def main(folder: Path) -> None:
         if rank == 1 and passes == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    if sys.argv[2] == "stop":
+    if stop:
         result = train(Regression(spy=ask_rank_one_to_stop), config, folder)
     else:
         objective = Regression(dropout=0.0)
@@ -36,4 +58,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), stop=True)

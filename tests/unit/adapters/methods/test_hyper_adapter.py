@@ -15,6 +15,7 @@ from speechadapt.adapters.methods.hyper_adapter import (
 from speechadapt.adapters.spec import Context
 from speechadapt.core.errors import ConfigError
 from speechadapt.encoders.sites import Site
+from tests.unit.adapters.methods.generated import check_each_utterance_has_its_own, fill
 
 SITES = [Site(f"layer.{n}.ffn", "a", "b", 32, 32) for n in range(2)]
 X, Y = torch.randn(3, 5, 32), torch.randn(3, 5, 32)
@@ -43,13 +44,8 @@ def test_without_rescaling_the_spread_grows_with_the_root_of_the_width():
 
 def made(**settings: object) -> tuple[HyperNetwork, HyperAdapter]:
     config = HyperAdapterConfig(**{"bottleneck": 2, "embedding": 4, "width": 6, **settings})
-    torch.manual_seed(0)
     network = HyperNetwork(SITES, config)
-    with torch.no_grad():
-        for tensor in network.parameters():
-            tensor.copy_(torch.randn(tensor.shape))
-    count = sum(one.numel() for one in network.parameters())
-    assert count == METHOD.shared_parameters(SITES, config)
+    fill(network, METHOD, SITES, config)
     return network, HyperAdapter(SITES[1], config, network)
 
 
@@ -70,11 +66,7 @@ def test_the_adapter_is_the_formula():
 
 
 def test_an_utterance_gets_an_adapter_of_its_own_from_its_valid_frames():
-    _, adapter = made()
-    mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2, [True] * 5])
-    found = adapter.leave(X, Y, Context(mask))
-    alone = adapter.leave(X[1:2, :3], Y[1:2, :3], Context())
-    torch.testing.assert_close(found[1, :3], alone[0], rtol=1e-3, atol=1e-3)
+    check_each_utterance_has_its_own(made()[1], X, Y, close=1e-3)
 
 
 def test_the_zero_start_is_exact_and_the_other_is_not():

@@ -16,6 +16,7 @@ from speechadapt.adapters.methods.hyperformer import (
 from speechadapt.adapters.spec import Context
 from speechadapt.core.errors import ConfigError
 from speechadapt.encoders.sites import Site
+from tests.unit.adapters.methods.generated import check_each_utterance_has_its_own, fill
 
 SITES = [Site(f"layer.{n}.{part}", "a", "b", 8, 8) for n in range(2) for part in ("attn", "ffn")]
 TASKS = ("digits", "orders")
@@ -24,13 +25,8 @@ X, Y = torch.randn(3, 5, 8), torch.randn(3, 5, 8)
 
 def made(**settings: object) -> tuple[Hypernetwork, HyperformerAdapter]:
     config = HyperformerConfig(**{"bottleneck": 2, "embedding": 4, "hidden": 6, **settings})
-    torch.manual_seed(0)
     network = Hypernetwork(SITES, config)
-    with torch.no_grad():
-        for tensor in network.parameters():
-            tensor.copy_(torch.randn(tensor.shape))
-    count = sum(one.numel() for one in network.parameters())
-    assert count == METHOD.shared_parameters(SITES, config)
+    fill(network, METHOD, SITES, config)
     return network, HyperformerAdapter(SITES[3], config, network)
 
 
@@ -50,11 +46,7 @@ def test_the_adapter_of_a_task_is_the_formula():
 
 
 def test_an_utterance_gets_an_adapter_of_its_own_from_its_valid_frames():
-    _, adapter = made()
-    mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2, [True] * 5])
-    found = adapter.leave(X, Y, Context(mask))
-    alone = adapter.leave(X[1:2, :3], Y[1:2, :3], Context())
-    torch.testing.assert_close(found[1, :3], alone[0], rtol=1e-4, atol=1e-4)
+    check_each_utterance_has_its_own(made()[1], X, Y, close=1e-4)
 
 
 def test_the_published_start_adds_as_much_as_its_spread_says():

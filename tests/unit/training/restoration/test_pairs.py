@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,12 +12,16 @@ from speechadapt.audio.augment import augment_signal
 from speechadapt.audio.degrade import PRESETS
 from speechadapt.core.errors import CatalogError
 from speechadapt.core.seed import generator
+from speechadapt.data.batch import BatchConfig
 from speechadapt.training.restoration.pairs import (
     DamageConfig,
     SourceConfig,
     as_tensors,
+    clean_speech,
     damaged,
 )
+from speechadapt.training.speech import DataConfig
+from tests.synthetic import write_pack
 
 
 class Speech:
@@ -32,6 +38,24 @@ def test_clean_speech_gets_no_noise_room_or_band() -> None:
     for seed in range(5):
         found = augment_signal(SIGNAL, 16000, config, generator(seed), Speech.noises)
         assert np.array_equal(found, SIGNAL)
+
+
+def test_clean_speech_is_the_recordings_whether_or_not_somebody_wrote_them_down(
+    tmp_path: Path,
+) -> None:
+    root = write_pack(tmp_path, ("tones",), ("hiss",), ("room",))
+    manifest = root / "manifests" / "tones.jsonl"
+    manifest.write_text(manifest.read_text().replace('"text": "', '"was": "'))
+    data = DataConfig(
+        str(root), ("tones",), ("tones",), noise=("hiss",), responses=("room",), edge_s=0.0
+    )
+    still = SourceConfig(speed_prob=0.0, gain_db=(0.0, 0.0))
+    speech = clean_speech(data, BatchConfig(batch_s=2.0), still, 0, 8000)
+    assert len(speech.utterances) == 8
+    known = {signal.tobytes() for signal in (speech._audio[n] for n in range(8))}
+    assert all(row.signal.tobytes() in known for row in speech.rows(0, 0))
+    assert speech.sample_rate == 8000
+    assert len(speech.noises) == 2
 
 
 def test_damage_is_a_function_of_its_seed() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import torch
 from transformers import Wav2Vec2BertForCTC
 
+from speechadapt.adapters.attach import active
+from speechadapt.encoders.w2v_bert import W2vBertEncoder
 from speechadapt.training.tasks.best_rq import (
     QuantiserConfig,
     RandomProjectionQuantiser,
@@ -102,3 +105,49 @@ def test_the_dev_score_is_the_same_each_time(build: Callable[..., Any]) -> None:
     objective.eval()
     with torch.no_grad():
         assert objective.evaluate() == objective.evaluate()
+
+
+def test_trained_through_an_adapter_the_model_that_leaves_holds_what_it_learned(
+    build: Callable[..., Any], tmp_path: Path
+) -> None:
+    words = ("method=lte", "adapter.heads=2", "adapter.rank=4", "adapter.merge_every=1")
+    objective = build("best_rq", *words, "model.dropout=0")
+    replaced = objective.model.encoder.layers[0].ffn1.output_dense.weight
+    projection = objective.model.feature_projection.projection.weight
+    drawn = replaced.detach().clone(), projection.detach().clone()
+    optimizer = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], 0.01)
+    batch = objective.batch(0, 0)
+    losses = []
+    for step in range(6):
+        optimizer.zero_grad()
+        loss, _ = objective(batch)
+        loss.backward()
+        optimizer.step()
+        objective.after_step(step + 1, 0.1)
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.98 * losses[0]
+    assert torch.equal(replaced, drawn[0])
+    assert not torch.equal(projection, drawn[1])
+    objective.save(tmp_path / "last")
+    objective.finish(tmp_path)
+    assert torch.equal(replaced, drawn[0])
+    loaded = W2vBertEncoder(
+        Wav2Vec2BertForCTC.from_pretrained(
+            tmp_path / "last", use_safetensors=True, dtype=torch.float32
+        ).wav2vec2_bert,
+        objective.extractor,
+    )
+    objective.eval()
+    loaded.model.eval()
+    features = batch["features"], batch["lengths"]
+    with torch.no_grad():
+        kept, found = objective._encoder[0](*features)[0], loaded(*features)[0]
+    valid = torch.arange(kept.shape[1])[None] < batch["lengths"][:, None]
+    # saved in fp16, whose rounding some entries show most
+    assert float((found[valid] - kept[valid]).norm() / kept[valid].norm()) < 0.01
+    with torch.no_grad(), active(objective._encoder[0], None):
+        untrained = objective._encoder[0](*features)[0]
+    assert float((untrained[valid] - kept[valid]).norm() / kept[valid].norm()) > 0.05
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["steps"] == 6
+    assert report["figures"]["merges"] == 6

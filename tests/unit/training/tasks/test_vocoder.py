@@ -13,6 +13,7 @@ import torch
 from speechadapt.core.errors import CheckpointError, ConfigError
 from speechadapt.restoration.vocoder_folder import load_vocoder, read_vocoder, save_vocoder
 from speechadapt.training.loop import train
+from speechadapt.training.optimiser import make_optimizer
 
 Build = Callable[..., Any]
 
@@ -54,6 +55,16 @@ def test_discriminators_come_in_at_their_step(build: Build) -> None:
     for micro, judged in ((0, False), (1, False), (2, True)):
         _, figures = objective(objective.batch(micro, 0))
         assert ("discriminators" in figures) == judged
+
+
+def test_muon_takes_the_blocks_at_the_frame_rate_and_no_discriminator(build: Build) -> None:
+    for kind, net in (("istft", "vocoder.net"), ("wavefit", "vocoder.frame_net")):
+        objective = build("vocoder", f"kind={kind}")
+        names = {id(one): name for name, one in objective.named_parameters()}
+        made = make_optimizer(objective, "muon", 1e-3, 0.0, (0.8, 0.99), objective.groups())
+        taken = [group for group in made.param_groups if group.get("orthogonal")]
+        found = {names[id(one)] for group in taken for one in group["params"]}
+        assert found == {f"{net}.layers.0.up.weight", f"{net}.layers.0.down.weight"}
 
 
 def test_a_run_resumes_exactly_and_leaves_a_vocoder(build: Build, tmp_path: Path) -> None:

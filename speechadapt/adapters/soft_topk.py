@@ -1,0 +1,88 @@
+"""A soft choice of k out of n: weights between 0 and 1 that sum to k, with a gradient to scores.
+
+    maximise  sum_i l_i s_i + t H(l)    with  sum_i l_i = k,  0 <= l_i <= 1,  H the entropy
+
+The solution is l_i = exp(min(s_i + a, 0) / t) with the one number a that makes the sum right.
+Projecting on the two conditions in turn finds a slowly where many weights are 1; sorting finds it
+at once, since the largest scores get 1 and the rest share what is left as a softmax does.
+
+Source: https://arxiv.org/abs/2304.04947 (soft top-k of Conditional Adapters)
+Reference: https://github.com/lucidrains/CoLT5-attention (coordinate descent, which cites it)
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from speechadapt.core.shapes import Mask
+
+START_TEMPERATURE = 4.0  # of the iteration, which cools down to the wanted one
+COOLING = 0.7
+
+
+def soft_topk(
+    scores: Float[Tensor, "batch frames"],
+    counts: Float[Tensor, " batch"],
+    mask: Mask | None = None,
+    temperature: float = 1.0,
+    iterations: int = 0,
+) -> Float[Tensor, "batch frames"]:
+    """Return how much each frame is chosen, in float32 whatever autocast says.
+
+    Args:
+        scores: What to choose by.
+        counts: k of each row; a row with no more valid frames than that has weight 1 everywhere.
+        mask: True at valid frames, the others get 0; None takes all for valid.
+        temperature: t; towards 0 the choice gets hard.
+        iterations: Rounds of projections, as published; 0 solves it exactly.
+    """
+    with torch.autocast(scores.device.type, enabled=False):
+        values = scores.float()
+        valid = torch.ones_like(values, dtype=torch.bool) if mask is None else mask
+        size = valid.sum(1)
+        spare = counts < size
+        k = torch.where(spare, counts, 0.5 * size).float()  # rows without a choice: any k will do
+        if iterations:
+            found = _projected(values, k, valid, temperature, iterations)
+        else:
+            found = _sorted(values / temperature, k, valid)
+        return torch.where(spare[:, None], found, torch.ones_like(found)).masked_fill(~valid, 0.0)
+
+
+def _projected(
+    scores: Tensor, k: Tensor, valid: Bool[Tensor, "batch frames"], temperature: float, rounds: int
+) -> Tensor:
+    lowest = torch.finfo(scores.dtype).min
+    log_k = k.log()[:, None]
+    warmth = max(START_TEMPERATURE, temperature)
+    shift = warmth * (log_k - valid.sum(1, keepdim=True).log())  # all weights are equal at first
+    for _ in range(rounds):
+        spread = (torch.minimum(scores, -shift) / warmth).masked_fill(~valid, lowest)
+        shift = warmth * (log_k - spread.logsumexp(1, keepdim=True))
+        warmth = max(COOLING * warmth, temperature)
+    return ((scores + shift).clamp(max=0.0) / temperature).exp()
+
+
+def _sorted(values: Tensor, k: Tensor, valid: Bool[Tensor, "batch frames"]) -> Tensor:
+    """Solve it exactly; `values` are the scores divided by the temperature.
+
+    With the m largest at weight 1 the next one gets (k - m) times its softmax among the rest: m is
+    the smallest number for which that is no more than 1.
+    """
+    hidden = values.masked_fill(~valid, -math.inf)
+    with torch.no_grad():
+        ascending = hidden.sort(1).values
+        rest = ascending.logcumsumexp(1)
+        place = torch.arange(values.shape[1], device=values.device)
+        left = k[:, None] - (values.shape[1] - 1 - place)  # k - m, with all above this one at 1
+        fits = (left > 0) & (left.clamp(min=1e-30).log() + ascending <= rest)
+        at = torch.where(fits, place, -1).argmax(1, keepdim=True)
+        share, rest = left.gather(1, at).log(), rest.gather(1, at)
+    if torch.is_grad_enabled():
+        rest = hidden.masked_fill(hidden > ascending.gather(1, at), -math.inf)
+        rest = rest.logsumexp(1, keepdim=True)
+    return (hidden + (share - rest)).clamp(max=0.0).exp()
