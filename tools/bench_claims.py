@@ -129,7 +129,7 @@ CLAIMS = {
     ),
     "fusion_attention_full_in_turn": Claim("... and with full-rank maps", FUSION, "x"),
     "coda_usm": Claim(
-        "mini-usm, 25 s clip: encoder with conditional adapters, a quarter of the frames through "
+        "mini-usm, 25 s clip: encoder with conditional adapters, an eighth of the frames through "
         "attention and feed-forwards, times faster than bare",
         CODA,
         unit="x",
@@ -138,7 +138,7 @@ CLAIMS = {
     ),
     "coda_usm_ffn": Claim("... through the feed-forwards alone", CODA, "x"),
     "coda_small_20s": Claim(
-        "Whisper-small-sized encoder, 20 s clip: the same through attention and feed-forwards",
+        "Whisper-small-sized encoder, 20 s clip: the same with a quarter of the frames",
         CODA,
         unit="x",
         bar=2.0,

@@ -6,7 +6,7 @@
 Two encoders: mini-usm, and one of Whisper-small's size with random weights at native length.
 Adapters with random weights, which do not change the cost, stand at the feed-forwards alone and at
 attention and feed-forwards; attention goes from the chosen frames to themselves and, where the
-encoder can, to all. Sides take turns; a figure is the median of the rounds' ratios at a quarter of
+encoder can, to all. Sides take turns; a figure is the median of the rounds' ratios at one share of
 the frames. The whole curve over the shares is in the details: seconds, times faster, real-time
 factor. Exit code 1 where a bar is missed.
 """
@@ -32,8 +32,8 @@ from speechadapt.encoders.base import Encoder
 from speechadapt.training.adapt_parts import load_base
 
 ROUNDS = 9  # of less it is a smoke run
-WIDTH = 64
-SHARE = 0.25  # of the figures
+WIDTHS = {"usm": 24, "small": 64}  # of the adapters, a fraction of the encoder's width
+FIGURES = {"usm": 0.125, "small": 0.25}  # share of the frames that the figures are of
 QUICK_S = 0.5
 SHARES = (1.0, 0.5, 0.25, 0.125, 0.0625)
 BARE = "bare"
@@ -67,7 +67,7 @@ def encoder_of(name: str, arguments: argparse.Namespace) -> Encoder:
 
 
 def routed(
-    encoder: Encoder, side: str, shares: Sequence[float] = SHARES
+    encoder: Encoder, side: str, width: int, shares: Sequence[float] = SHARES
 ) -> dict[str, Callable[[], None]]:
     """Attach one side's adapters, not yet active.
 
@@ -81,7 +81,7 @@ def routed(
         "coda",
         name=side,
         roles=roles,
-        config={"bottleneck": WIDTH, "keys": keys},
+        config={"bottleneck": width, "keys": keys},
         activate=False,
     )
     handle.module.eval().requires_grad_(False)
@@ -95,7 +95,8 @@ def measure_case(
     """Time one encoder on one length: bare, and every side with every share, in turns."""
     encoder = encoder_of(name, arguments)
     seconds = QUICK_S if arguments.quick else seconds
-    shares = (SHARE,) if arguments.quick else SHARES
+    main = FIGURES[name]
+    shares = (main,) if arguments.quick else SHARES
     encode = encoding(encoder, seconds)
 
     def chosen(names: str | None, prepare: Callable[[], None] | None) -> Callable[[], object]:
@@ -109,17 +110,18 @@ def measure_case(
 
     works = {BARE: chosen(None, None)}
     for side in claims:
-        for share, prepare in routed(encoder, side, shares).items():
+        for share, prepare in routed(encoder, side, WIDTHS[name], shares).items():
             works[f"{side} {share}"] = chosen(side, prepare)
     spent = take_turns(works, arguments.rounds, warm_up=2)
     faster = {one: ratios(spent, BARE, one) for one in works}
     figures = [
-        figure(claim, faster[f"{side} {SHARE:g}"], "alternating rounds")
+        figure(claim, faster[f"{side} {main:g}"], "alternating rounds")
         for side, claim in claims.items()
     ]
     details = {
         "encoder": name,
         "clip_s": seconds,
+        "bottleneck": WIDTHS[name],
         "seconds": rounded(spent),
         "times_faster": {one: round(statistics.median(runs), 3) for one, runs in faster.items()},
         "real_time_factor": {
@@ -143,7 +145,7 @@ def measure(arguments: argparse.Namespace, words: Sequence[str]) -> dict[str, An
         print_curve(facts)
     facts = environment(arguments.device, arguments.dtype, arguments.threads, "1")
     smoke = arguments.quick or arguments.rounds < ROUNDS or arguments.only is not None
-    details = {"bottleneck": WIDTH, "cases": cases}
+    details = {"cases": cases}
     return result(describe_command("bench_coda.py", words), facts, figures, details, smoke)
 
 

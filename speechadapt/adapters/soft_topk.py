@@ -42,14 +42,12 @@ def soft_topk(
     """
     with torch.autocast(scores.device.type, enabled=False):
         values = scores.float()
+        if not iterations:
+            return _sorted(values if temperature == 1.0 else values / temperature, counts, mask)
         valid = torch.ones_like(values, dtype=torch.bool) if mask is None else mask
-        size = valid.sum(1)
-        spare = counts < size
-        k = torch.where(spare, counts, 0.5 * size).float()  # rows without a choice: any k will do
-        if iterations:
-            found = _projected(values, k, valid, temperature, iterations)
-        else:
-            found = _sorted(values / temperature, k, valid)
+        spare = counts < valid.sum(1)
+        k = torch.where(spare, counts, 1.0).float()  # rows without a choice: any k will do
+        found = _projected(values, k, valid, temperature, iterations)
         return torch.where(spare[:, None], found, torch.ones_like(found)).masked_fill(~valid, 0.0)
 
 
@@ -67,20 +65,23 @@ def _projected(
     return ((scores + shift).clamp(max=0.0) / temperature).exp()
 
 
-def _sorted(values: Tensor, k: Tensor, valid: Bool[Tensor, "batch frames"]) -> Tensor:
+def _sorted(values: Tensor, counts: Tensor, mask: Bool[Tensor, "batch frames"] | None) -> Tensor:
     """Solve it exactly; `values` are the scores divided by the temperature.
 
     With the m largest at weight 1 the next one gets (k - m) times its softmax among the rest: m is
     the smallest number for which that is no more than 1.
     """
-    hidden = values.masked_fill(~valid, -math.inf)
+    size = values.shape[1]
+    hidden = values if mask is None else values.masked_fill(~mask, -math.inf)
     with torch.no_grad():
+        valid = torch.full_like(counts, size) if mask is None else mask.sum(1)
+        k = torch.minimum(counts, valid.to(counts.dtype))
         ascending = hidden.sort(1).values
         rest = ascending.logcumsumexp(1)
-        place = torch.arange(values.shape[1], device=values.device)
-        left = k[:, None] - (values.shape[1] - 1 - place)  # k - m, with all above this one at 1
-        fits = (left > 0) & (left.clamp(min=1e-30).log() + ascending <= rest)
-        at = torch.where(fits, place, -1).argmax(1, keepdim=True)
+        place = torch.arange(size, device=values.device)
+        left = (k - (size - 1))[:, None] + place  # k - m, with all above this one at 1
+        # where m > k the logarithm is no number and compares as false; m < k always has a place
+        at = torch.where(left.log() + ascending <= rest, place, -1).argmax(1, keepdim=True)
         share, rest = left.gather(1, at).log(), rest.gather(1, at)
     if torch.is_grad_enabled():
         rest = hidden.masked_fill(hidden > ascending.gather(1, at), -math.inf)

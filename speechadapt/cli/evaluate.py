@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from speechadapt.metrics.quality_report import Pair, PairScore
+    from speechadapt.metrics.quality_report import Pair, PairScore, Scored
 
 HELP = "Score restored recordings against clean ones."
 
@@ -72,31 +73,36 @@ def restoration(
     """
     from speechadapt.core.files import write_lines
     from speechadapt.metrics.quality_pictures import draw
-    from speechadapt.metrics.quality_report import (
-        find_pairs,
-        item_rows,
-        markdown_table,
-        score_pair,
-        summary,
-    )
+    from speechadapt.metrics.quality_report import find_pairs, item_rows, markdown_table, summary
 
-    listeners, models = _asked(score)
-    judges = _speakers(models["speaker"]) if "speaker" in models else []
-    pairs = find_pairs(reference, degraded, before)
-    heard = _words(pairs, models["words"] or _JUDGE) if "words" in models else None
-    items = [score_pair(pair, listeners, judges) for pair in pairs]
+    items, heard = _scored(find_pairs(reference, degraded, before), score)
     if per_item is not None:
         write_lines(per_item, item_rows(items))
     if pictures is not None:
         draw(items, pictures)
     found = summary(items)
     if as_json:
-        more = {} if heard is None else {"words": heard[0]}
-        print(json.dumps(found | more, ensure_ascii=False, indent=2))
-        return
-    print(markdown_table(found))
-    if heard is not None:
-        print(f"\n{heard[1]}")
+        print(json.dumps(found | heard.found, ensure_ascii=False, indent=2))
+    else:
+        print(markdown_table(found) + heard.table)
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """What was heard in the recordings: JSON values, and a table; both empty where nobody did."""
+
+    found: dict[str, Any] = field(default_factory=dict)
+    table: str = ""
+
+
+def _scored(pairs: Sequence[Pair], score: list[str] | None) -> tuple[list[Scored], _Heard]:
+    """Score pairs by all that was asked for."""
+    from speechadapt.metrics.quality_report import score_pair
+
+    listeners, models = _asked(score)
+    judges = _speakers(models["speaker"]) if "speaker" in models else []
+    heard = _words(pairs, models["words"] or _JUDGE) if "words" in models else _Heard()
+    return [score_pair(pair, listeners, judges) for pair in pairs], heard
 
 
 def _asked(given: list[str] | None) -> tuple[tuple[str, ...], dict[str, str | None]]:
@@ -129,8 +135,8 @@ def _speakers(model: str | None) -> list[PairScore]:
     return [SpeakerScore(load_speaker_model(model))]
 
 
-def _words(pairs: Sequence[Pair], judge: str) -> tuple[dict[str, Any], str]:
-    """Return the words' scores as JSON values and as a table."""
+def _words(pairs: Sequence[Pair], judge: str) -> _Heard:
+    """Return the words' scores."""
     from speechadapt.core.errors import ConfigError
     from speechadapt.metrics.report import markdown_table, to_json
     from speechadapt.models.build import load
@@ -141,7 +147,7 @@ def _words(pairs: Sequence[Pair], judge: str) -> tuple[dict[str, Any], str]:
     if not isinstance(loaded, Recogniser):
         raise ConfigError(f"--score words={judge} names a restorer; a recogniser is needed.")
     words = judge_words(pairs, loaded)
-    found = {
+    found: dict[str, Any] = {
         "judge": judge,
         "references": {"transcribed": words.transcribed, "heard": words.heard},
         "sets": [to_json(side) for side in words.sides],
@@ -150,4 +156,4 @@ def _words(pairs: Sequence[Pair], judge: str) -> tuple[dict[str, Any], str]:
         f"Words as {judge} hears them, against {words.transcribed} transcripts and "
         f"{words.heard} times what it hears in the clean recording."
     )
-    return found, f"{markdown_table(words.sides)}\n{said}"
+    return _Heard({"words": found}, f"\n\n{markdown_table(words.sides)}\n{said}")

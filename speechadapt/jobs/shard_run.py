@@ -240,7 +240,13 @@ def _job_of(plan: ShardPlan, shard: Shard, output: Path, options: JobOptions) ->
     folder = output / "open" / shard.name
     manifest = folder / "rows.jsonl"
     if shard.tar:
-        rows = unpack_shard(check_tar(shard), folder / "in")
+        unpacked = folder / "in"
+        manifest = unpacked / "rows.jsonl"
+        # relative, so that what is written does not hang on where OUT lies
+        rows = [
+            row | {"audio_filepath": os.path.relpath(row["audio_filepath"], unpacked.resolve())}
+            for row in unpack_shard(check_tar(shard), unpacked)
+        ]
     else:
         rows = shard_rows(plan, shard)
     write_lines(manifest, rows)

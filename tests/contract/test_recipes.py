@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,8 +33,9 @@ ADAPTED = ("adapt", "conditioned", "microphones", "multitask", "classify", "clea
 TAUGHT = ("distil", "bridge")  # tasks that start from whole models and leave an adapter
 
 
+@cache
 def read(recipe: str) -> dict[str, object]:
-    """Return a recipe's own lines."""
+    """Return a recipe's own lines, which nobody may change."""
     loaded: dict[str, object] = yaml.safe_load((FOLDER / f"{recipe}.yaml").read_text())
     return loaded
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 from collections.abc import Iterator
 from functools import cache
@@ -31,6 +32,12 @@ def text_files() -> Iterator[tuple[Path, str]]:
             yield path.relative_to(ROOT), path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
             continue
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    """Return the syntax tree of a Python file, which nobody may change."""
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def modules() -> list[Path]:

@@ -29,15 +29,15 @@ def test_every_side_is_a_claim_and_the_smoke_run_writes_them(
     case = found["details"]["cases"][0]
     assert set(case["seconds"]) == {
         "bare",
-        *(f"{side} {bench_coda.SHARE:g}" for side in ("attn_ffn", "ffn")),
+        *(f"{side} {bench_coda.FIGURES['usm']:g}" for side in ("attn_ffn", "ffn")),
     }
     (figure,) = (one for one in found["figures"] if one["claim"] == "coda_usm")
-    assert figure["value"] == pytest.approx(case["times_faster"]["attn_ffn 0.25"], rel=0.01)
+    assert figure["value"] == pytest.approx(case["times_faster"]["attn_ffn 0.125"], rel=0.01)
 
 
 def test_a_share_set_for_one_side_acts_on_that_side() -> None:
     encoder = bench_coda.encoder_of("small", bench_coda.parse(["--quick"]))
-    sides = bench_coda.routed(encoder, "ffn")
+    sides = bench_coda.routed(encoder, "ffn", 4)
     sides["0.125"]()
     (handle,) = encoder.attached.handles.values()  # type: ignore[attr-defined]
     assert {one.share for one in handle.module.adapters()} == {0.125}

@@ -54,6 +54,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
+@pytest.mark.slow  # ten seconds; `make check` looks each time
 def test_the_page_is_fresh(capsys: pytest.CaptureFixture[str]) -> None:
     assert gen_methods.main(["--check"]) == 0, capsys.readouterr().err
 

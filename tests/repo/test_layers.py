@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.repo.project import PACKAGE, ROOT, modules
+from tests.repo.project import PACKAGE, ROOT, modules, parsed
 
 MOST_LINES = 400
 MOST_FUNCTION_LINES = 60
@@ -29,7 +29,7 @@ def test_files_and_functions_stay_short(folder: str) -> None:
         name = path.relative_to(ROOT)
         if (count := len(text.splitlines())) > MOST_LINES:
             problems.append(f"{name} has {count} lines, at most {MOST_LINES} are allowed")
-        for node in ast.walk(ast.parse(text)):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 count = (node.end_lineno or node.lineno) - node.lineno + 1
                 if count > MOST_FUNCTION_LINES:
@@ -45,7 +45,7 @@ def test_modules_are_named_for_what_they_hold() -> None:
 def test_torchaudio_is_imported_inside_functions_alone() -> None:
     allowed = {"audio", "decoders"}
     for path in modules():
-        tree = ast.parse((PACKAGE / path).read_text(encoding="utf-8"))
+        tree = parsed(PACKAGE / path)
         top = {name for node in tree.body for name in imported(node)}
         assert "torchaudio" not in top, f"{path} imports torchaudio when it is loaded"
         anywhere = {name for node in ast.walk(tree) for name in imported(node)}

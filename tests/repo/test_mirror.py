@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from tests.repo.project import PACKAGE, ROOT, modules
+from tests.repo.project import PACKAGE, ROOT, modules, parsed
 
 # Modules without a test file of their own: why, and the `tests/...` that covers them.
 EXCEPTIONS: dict[str, str] = {}
@@ -52,5 +52,5 @@ def has_test(path: Path) -> bool:
 
 def holds_code(path: Path) -> bool:
     """Say whether a module holds anything but its docstring, imports and `__all__`."""
-    tree = ast.parse((PACKAGE / path).read_text(encoding="utf-8"))
+    tree = parsed(PACKAGE / path)
     return any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in ast.walk(tree))

@@ -139,7 +139,7 @@ def rows_forgotten_by_checkpointing(patch: Patch, case: Case) -> None:
 
 
 def loaded_without_its_tensors(patch: Patch, case: Case) -> None:
-    patch.setattr(store, "_fill", lambda handle, stored: None)
+    patch.setattr(store, "fill", lambda own, kept, path, whose: None)
 
 
 def base_not_checked(patch: Patch, case: Case) -> None:

@@ -6,7 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from tests.repo.project import PACKAGE, modules, text_files
+from tests.repo.project import PACKAGE, modules, parsed, text_files
 
 # Joined from halves so that this file does not match itself.
 MACHINE_PATHS = re.compile(
@@ -61,7 +61,7 @@ def test_names_in_the_package_are_whole_words() -> None:
     hits = [
         f"{path}: {name} (use {BANNED_NAMES[name]})"
         for path in modules()
-        for name in names_of(ast.parse((PACKAGE / path).read_text(encoding="utf-8")))
+        for name in names_of(parsed(PACKAGE / path))
         if name in BANNED_NAMES
     ]
     assert not hits, "\n".join(hits)

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, TypeVar
 
 import torch
@@ -194,6 +194,12 @@ def parameters(site: Site, config: CodaConfig) -> int:
     )
 
 
+def resolve(config: CodaConfig) -> Method:
+    """Return the method of given settings: with a schedule it starts at the base."""
+    at_base = bool(config.schedule_steps) and config.initial == "up_zero"
+    return replace(METHOD, starts_as_identity=at_base, resolve=None)
+
+
 METHOD = Method(
     config=CodaConfig,
     adapter=CodaAdapter,
@@ -203,4 +209,5 @@ METHOD = Method(
     parameters=parameters,
     starts_as_identity=False,
     after_step=after_step,
+    resolve=resolve,
 )

@@ -152,6 +152,11 @@ def test_recordings_in_tars_are_done_tar_by_tar(plan, tmp_path):
     assert sorted(second) == ["clip0", "clip2", "clip4", "clip6"]
     assert all(second[name]["txt"] == first[name]["txt"] for name in second)
     assert list(verify_shards(tars, tmp_path / "two")) == []
+    run_shards(tars, tmp_path / "elsewhere" / "three", OPTIONS)
+    for shard in tars.shards:
+        tar = shard_path(tmp_path / "two", shard)
+        other = shard_path(tmp_path / "elsewhere" / "three", shard)
+        assert tar.read_bytes() == other.read_bytes()
 
 
 def test_shards_are_refused_behind_a_url(tmp_path: Path):

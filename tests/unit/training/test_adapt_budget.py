@@ -86,6 +86,14 @@ def test_the_strength_stays_in_proportion_and_given_settings_stay(encoder: Encod
     assert with_norms.parameters > fixed.parameters
 
 
+def test_a_method_over_another_is_counted_where_its_host_stands(encoder: Encoder) -> None:
+    given = {"host": "lora", "settings": {"rank": 3}}
+    size = size_adapter(encoder, "low_bit", given, (), "none", 1e9)
+    handle = build(encoder, "low_bit", config=size.settings)
+    plain = build(encoder, "lora", config={"rank": 3})
+    assert size.parameters == handle.num_parameters() == plain.num_parameters()
+
+
 def test_a_budget_that_nothing_fits_is_refused_unless_it_is_only_a_wish(encoder: Encoder) -> None:
     with pytest.raises(ConfigError, match="50 parameters was given, but the smallest adapter"):
         size_adapter(encoder, "lora", {}, (), "none", 50.0)

@@ -60,29 +60,40 @@ def test_a_setting_that_the_method_lacks_is_named(build: Build) -> None:
 
 
 SPARSE = ("method=sparse", "adapter.settings={bottleneck:4}", "adapter.batches=1")
+MOSA = ("method=mosa", "adapter.settings={bottleneck:4}")
 
 
-def test_a_sparse_adapter_chooses_its_masks_once_by_the_loss_of_training(
+def test_a_sparse_adapter_chooses_its_masks_by_the_loss_before_the_first_step(
     build: Build, tmp_path: Path
 ) -> None:
     objective = build("classify", *SPARSE)
-    config = replace(objective.config.trainer, steps=2, evaluate_every=2)
-    before = masks_of(objective.handle.module.by_role())
-    start = {key: mask.clone() for key, mask in before.items()}
-    train(objective, replace(config, sitting_s=1e-9), tmp_path)
-    chosen = masks_of(objective.handle.module.by_role())
-    assert any(not torch.equal(chosen[key], mask) for key, mask in start.items())
+    masks = masks_of(objective.handle.module.by_role())
+    start = {key: mask.clone() for key, mask in masks.items()}
+    train(objective, replace(objective.config.trainer, sitting_s=1e-9), tmp_path)
+    assert any(not torch.equal(masks[key], mask) for key, mask in start.items())
     count = objective.trained_parameters()["adapter"]
     assert count == objective.handle.expected_parameters()
-    again = build("classify", *SPARSE)
-    assert train(again, config, tmp_path).finished
-    kept = masks_of(again.handle.module.by_role())
-    assert all(torch.equal(kept[key], mask) for key, mask in chosen.items())
+
+
+@pytest.mark.parametrize("words", [SPARSE, (*MOSA, "trainer.weight_decay=0.5")])
+def test_a_stopped_run_goes_on_as_if_nothing_were(
+    build: Build, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    states = []
+    for sitting in (0.0, 1e-9):
+        for _ in range(1 if not sitting else 2):
+            objective = build("classify", *words)
+            config = replace(objective.config.trainer, steps=2, sitting_s=sitting)
+            result = train(objective, config, tmp_path / str(sitting))
+        assert result.finished
+        states.append(objective.state_dict())
+    whole, stopped = states
+    assert all(torch.equal(stopped[key], tensor) for key, tensor in whole.items())
 
 
 @pytest.mark.parametrize("task", ["classify", "adapt"])
 def test_passes_that_are_to_agree_cost_what_they_disagree(build: Build, task: str) -> None:
-    words = ("method=mosa", "adapter.settings={bottleneck:4}", "head_dropout=0")
+    words = (*MOSA, "head_dropout=0")
     losses = []
     for weight in (2.0, 0.0):
         objective = build(task, *words, f"adapter.consistency={weight}")

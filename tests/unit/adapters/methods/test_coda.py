@@ -148,6 +148,8 @@ def test_the_share_falls_from_the_base_to_its_end(load, clips):
     handle = attach(encoder, "coda", config={"share": 0.2, "schedule_steps": 10})
     with torch.no_grad():
         assert torch.equal(encoder.encode(clips)[0], base)
+    assert handle.method.starts_as_identity
+    assert not METHOD.starts_as_identity
     shares = []
     for step in (5, 10, 25):
         handle.after_step(step)

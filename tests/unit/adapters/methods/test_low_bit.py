@@ -175,9 +175,8 @@ SIZES = {
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_one_bit_at_whisper_small_is_28_times_smaller(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_bit_at_whisper_small_is_28_times_smaller(name: str, tmp_path: Path) -> None:
+    """The sizes are printed: pytest -s."""
     host, settings, places = SIZES[name]
     config = LowBitConfig(host=host, settings=settings)
     exact, packed = {}, {}
@@ -199,11 +198,10 @@ def test_one_bit_at_whisper_small_is_28_times_smaller(
     assert sizes["fp32"][0] == matrices * 32 * 768 * 4
     assert sizes["1 bit"][0] == matrices * (32 * 768 // 8 + 2 * 4)
     payload, whole = (sizes["fp32"][n] / sizes["1 bit"][n] for n in (0, 1))
-    with capsys.disabled():
-        print(
-            f"\n{name}, r=32, 12 x 768: payload {sizes['1 bit'][0]:,} bytes, {payload:.1f} times "
-            f"smaller; whole file {sizes['1 bit'][1]:,} bytes, {whole:.1f} times smaller"
-        )
+    print(
+        f"{name}, r=32, 12 x 768: payload {sizes['1 bit'][0]:,} bytes, {payload:.1f} times "
+        f"smaller; whole file {sizes['1 bit'][1]:,} bytes, {whole:.1f} times smaller"
+    )
     assert payload >= 28
     assert whole >= 28
 

@@ -47,7 +47,10 @@ def test_what_is_told_changes_what_is_heard_and_is_learned_from(build: Build, te
         if tell == "enrolment":
             other["enrolment_lengths"] = batch["enrolment_lengths"].roll(1)
         changed, _ = objective._frames(other)
+        own, _ = objective._frames({key: part[1:] for key, part in batch.items()})
     assert not torch.allclose(frames, changed, atol=1e-5)
+    valid = int(batch["lengths"][1])
+    torch.testing.assert_close(own[0, :valid], frames[1, :valid], rtol=1e-4, atol=1e-4)
     assert not objective.encoder.attached.selection.conditions
 
 
