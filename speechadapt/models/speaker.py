@@ -96,8 +96,8 @@ def load_speaker_model(name: str | Path | None = None) -> SpeakerModel:
         return TransformersSpeakerModel(folder)
     if asked == DEFAULT:
         raise CatalogError(
-            f"speakers were to be compared, but '{DEFAULT}' did not come with this release: it is "
-            "not trained yet. Give --speaker-model FOLDER, an x-vector model in the format of "
-            "transformers (such as WavLMForXVector)."
+            f"speakers were to be compared, but '{DEFAULT}' did not come with this installation. "
+            "Give --speaker-model FOLDER, an x-vector model in the format of transformers (such as "
+            "WavLMForXVector)."
         )
     raise CatalogError(f"there is no speaker model's folder '{asked}'.")
