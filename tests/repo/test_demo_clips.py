@@ -46,7 +46,8 @@ def test_two_noisy_clips_are_held_out_and_have_no_text_beside_them() -> None:
 
 def demo_commands(folder: Path) -> str:
     """Return what `make demo` would run in a checkout."""
-    told = ["make", "--dry-run", "--always-make", "-f", str(ROOT / "Makefile"), "demo"]
+    told = ["make", "--no-print-directory", "--dry-run", "--always-make"]
+    told += ["-f", str(ROOT / "Makefile"), "demo"]
     done = subprocess.run(told, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
