@@ -9,6 +9,7 @@ from functools import partial
 from importlib.util import find_spec
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,8 +36,14 @@ def on_ray() -> Iterator[Launch]:
     """Start the command line with a Ray of its own; whatever still runs at the end is killed."""
     begun: list[BaseProcess] = []
 
-    def launch(source: Path, output: Path, **environment: str) -> BaseProcess:
-        words = ("--engine", "ray", "--address", "local", "--workers", "2")
+    def launch(
+        source: Path,
+        output: Path,
+        address: str = "local",
+        workers: int = 2,
+        **environment: str,
+    ) -> BaseProcess:
+        words = ("--engine", "ray", "--address", address, "--workers", str(workers))
         words += ("--no-vad", "--batch-size", "2")
         environment["SPEECHADAPT_LOADER"] = HOOK
         begun.append(start("transcribe", source, output, *words, **environment))
@@ -46,6 +53,27 @@ def on_ray() -> Iterator[Launch]:
     for process in begun:
         process.kill()
         process.join()
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Return a cluster of three logical nodes, one worker each, the driver's among them."""
+    from ray.cluster_utils import Cluster
+
+    # Workers inherit it from their node; long enough that the one that starts last finds work.
+    monkeypatch.setenv("FAKE_PAUSE_S", "1")
+    node = {"num_cpus": 1, "object_store_memory": 100 * 1024 * 1024}
+    checks = {
+        "health_check_initial_delay_ms": 0,
+        "health_check_period_ms": 500,
+        "health_check_timeout_ms": 10_000,
+        "health_check_failure_threshold": 3,
+    }
+    cluster = Cluster(initialize_head=True, head_node_args={**node, "_system_config": checks})
+    for _ in range(2):
+        cluster.add_node(**node)
+    yield cluster
+    cluster.shutdown()
 
 
 @pytest.fixture
@@ -93,3 +121,18 @@ def test_a_signal_ends_the_run_after_its_batch_and_the_next_goes_on(
     assert 0 < len(journal(output)) < CLIPS
     assert end(on_ray(source, output)) == 0
     assert tree(output) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [False, True], ids=["whole", "one node killed"])
+def test_three_nodes_write_what_one_process_writes(source, expected, on_ray, nodes, tmp_path, lost):
+    output = tmp_path / "out"
+    process = on_ray(source, output, nodes.address, 3)
+    if lost:
+        wait_for(output, 3, process)
+        nodes.remove_node(nodes.list_all_nodes()[-1], allow_graceful=False)
+    assert end(process) == 0
+    check_whole(output, expected, attempts=None)
+    if not lost:
+        workers = (output / ".speechadapt/journal").glob("*-worker-*.jsonl")
+        assert sum(path.stat().st_size > 0 for path in workers) == 3
