@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 
 import yaml
+from packaging.requirements import Requirement
 
 from tests.repo.project import ROOT, project_files, text_files
 
@@ -57,3 +59,13 @@ def test_versions_agree() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == project["version"]
     assert citation["license"] == project["license"]
+
+
+def test_torch_and_torchaudio_are_one_pair_to_the_last_digit() -> None:
+    """A later patch release of torchaudio alone did not load beside the torch it asked for."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    found = [Requirement(one) for one in project["dependencies"]]
+    pair = {one.name: str(one.specifier) for one in found if one.name.startswith("torch")}
+    assert set(pair) == {"torch", "torchaudio"}
+    (only,) = set(pair.values())
+    assert re.fullmatch(r"==\d+\.\d+\.\d+", only)
