@@ -9,6 +9,7 @@ from the source text, so listing the verbs imports none of them.
 from __future__ import annotations
 
 import ast
+import errno
 import importlib
 import sys
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ from speechadapt.core.errors import (
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_FINGERPRINT = 5
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code.
 
     Errors the package raises on purpose are printed without a traceback: exit code 2 for a wrong
-    setting or name, 5 for a job folder of other options, 1 for the rest.
+    setting or name, 5 for a job folder of other options, 1 for the rest, a full disk among it.
 
     Args:
         arguments: What stands after `speechadapt`; the process's own arguments by default.
@@ -110,6 +112,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except SpeechadaptError as error:
         print(f"speechadapt: {error}", file=sys.stderr)
         sys.exit(exit_code(error))
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        print(f"speechadapt: {_full_disk(error)}", file=sys.stderr)
+        sys.exit(EXIT_FAILED)
 
 
 def exit_code(error: SpeechadaptError) -> int:
@@ -119,6 +126,16 @@ def exit_code(error: SpeechadaptError) -> int:
     if isinstance(error, ConfigError | CatalogError):
         return EXIT_USAGE
     return EXIT_FAILED
+
+
+def _full_disk(error: OSError) -> str:
+    where = (
+        f"'{error.filename}' was to be written" if error.filename else "a file was to be written"
+    )
+    return (
+        f"{where}, but its disk has no space left ({error.strerror}). Free some and give the same "
+        "command again: jobs and trainings go on where they stopped."
+    )
 
 
 def _read_verb(path: Path, package: str) -> Verb | None:

@@ -16,7 +16,8 @@ from speechadapt.training.objective import Group
 OptimizerName = Literal["adamw", "muon"]
 
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-_HIDDEN = re.compile(r"(^|\.)layers?\.\d+\.")
+# Inside a numbered layer; adapters write the dots of a role as slashes (`sites.layer/0/ffn.down`).
+_HIDDEN = re.compile(r"(^|[./])layers?[./]\d+[./]")
 
 
 class Muon(torch.optim.AdamW):

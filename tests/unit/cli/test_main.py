@@ -134,6 +134,27 @@ def test_an_error_on_purpose_is_printed_without_a_traceback(
     assert printed == "speechadapt: --batch-s must be above 0 seconds, got 0.\n"
 
 
+def test_a_full_disk_is_a_sentence_with_the_way_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    body = (
+        "import errno, os\n"
+        "def command() -> None:\n"
+        "    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), 'out/a.txt')\n"
+    )
+    write_verb(tmp_path, "full_verb", body)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    verb = command_line.Verb("full", "full_verb", "command", "Fill.")
+    monkeypatch.setattr(command_line, "find_verbs", lambda: {"full": verb, "other": verb})
+    assert call("full") == command_line.EXIT_FAILED
+    printed = capsys.readouterr().err
+    assert printed == (
+        "speechadapt: 'out/a.txt' was to be written, but its disk has no space left (No space left "
+        "on device). Free some and give the same command again: jobs and trainings go on where "
+        "they stopped.\n"
+    )
+
+
 def test_an_error_that_is_a_bug_keeps_its_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

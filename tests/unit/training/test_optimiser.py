@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from speechadapt.adapters.attach import attach
+from speechadapt.encoders.catalog import load_encoder
 from speechadapt.training.objective import Group
 from speechadapt.training.optimiser import Muon, clip_norms, make_optimizer, orthogonal_factor
 from speechadapt.training.state import load_checkpoint, save_checkpoint
@@ -80,6 +82,15 @@ def test_muon_orthogonalises_the_matrices_of_layers_alone() -> None:
         "layers.0.depthwise.weight",
         "head.weight",
     }
+    assert all(p.ndim == 1 for p in vectors["params"])
+
+
+def test_muon_orthogonalises_the_matrices_of_adapters(tiny_folder) -> None:
+    encoder = load_encoder(tiny_folder("w2v_bert"))
+    adapter = attach(encoder, "parallel", config={"bottleneck": 4}).module
+    hidden, vectors = make_optimizer(adapter, "muon", 1e-3, 0.1, (0.9, 0.98)).param_groups
+    assert hidden["orthogonal"]
+    assert {id(p) for p in hidden["params"]} == {id(p) for p in adapter.parameters() if p.ndim > 1}
     assert all(p.ndim == 1 for p in vectors["params"])
 
 
