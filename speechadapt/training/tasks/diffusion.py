@@ -18,7 +18,7 @@ from torch import Tensor
 from speechadapt.audio.augment import AugmentConfig, Signal
 from speechadapt.audio.margin import add_margin
 from speechadapt.core.errors import CatalogError, ConfigError
-from speechadapt.core.limits import NotNegative, Probability
+from speechadapt.core.limits import CountOrNone, NotNegative, Probability
 from speechadapt.core.seed import generator
 from speechadapt.data.batch import BatchConfig, Row
 from speechadapt.data.recombine import Recombiner
@@ -45,6 +45,7 @@ from speechadapt.training.diffusion_config import (
     Stage,
     TextConfig,
 )
+from speechadapt.training.diffusion_repeats import Repeats
 from speechadapt.training.diffusion_rows import TokenRows
 from speechadapt.training.diffusion_start import start, train_only
 from speechadapt.training.distil.models import base_sources
@@ -79,6 +80,8 @@ class Config:
             or Whisfusion; empty for none.
         tokenizer: Folder of the Llama tokenizer that goes with such a file.
         no_speech_prob: Share of rows that hold noise alone, and no text.
+        repeats: Batches of recordings in all, heard again and again under other masks; their frames
+            are kept in memory. 0 draws new recordings at every step.
     """
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -97,6 +100,7 @@ class Config:
     init: str = ""
     tokenizer: str = ""
     no_speech_prob: Probability = 0.05
+    repeats: CountOrNone = 0
 
     def problems(self) -> list[str]:
         """Say which settings do not fit one another or the models at hand."""
@@ -184,19 +188,18 @@ class DiffusionObjective(Objective):
             config.rates.length_weight
         )
         self._rows = TokenRows(self.vocabulary, self.network.shape.positions, config.masking)
+        self._repeats = Repeats(config.repeats, config.trainer.seed)
         self._dev = self.speech.dev()
 
     def batch(self, step: int, rank: int) -> Batch:
         """Build token rows and, where there is an encoder, features; see `Objective.batch`."""
         seed = self.config.trainer.seed
-        random = generator(seed, "diffusion rows", step, rank)
         if self.config.stage == "text":
+            random = generator(seed, "diffusion rows", step, rank)
             texts = [self._text(row, random) for row in self.speech.plan.rows(step, rank)]
             return self._rows(texts, seed, step, rank)
-        rows = [self._or_noise(row, random) for row in self.speech.rows(step, rank)]
-        features, lengths = self._features(rows, step)
-        tokens = self._rows([row.text for row in rows], seed, step, rank)
-        return tokens | {"features": features, "lengths": lengths}
+        texts, heard = self._recordings(self._repeats.source(step), rank)
+        return self._rows(texts, seed, step, rank) | heard
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """Return the cost of the hidden tokens and of the length, in nats."""
@@ -261,13 +264,28 @@ class DiffusionObjective(Objective):
         """Write the model's folder in fp16."""
         save_folder(folder, self.network, self.vocabulary, self.heard)
 
+    def _recordings(self, source: int, rank: int) -> tuple[list[str], Batch]:
+        """Return what is said in a batch of recordings, and their features or kept frames."""
+        known = self._repeats.known(source)
+        if known is not None:
+            return known
+        random = generator(self.config.trainer.seed, "diffusion rows", source, rank)
+        rows = [self._or_noise(row, random) for row in self.speech.rows(source, rank)]
+        features, lengths = self._features(rows, source)
+        texts = [row.text for row in rows]
+        heard = {"features": features, "lengths": lengths}
+        return texts, heard | self._repeats.note(source, texts)
+
     def _frames(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
         if not self._encoder:
             return None
+        if "frames" in batch:
+            return batch["frames"].to(self.network.embed.weight.dtype), batch["frame_lengths"]
         encoder = self._encoder[0].to(batch["features"].device)
         with torch.no_grad():
             frames, lengths = encoder(batch["features"], batch["lengths"])
-        return frames, lengths.clamp(min=1)
+        lengths = lengths.clamp(min=1)
+        return self._repeats.keep(batch, frames, lengths), lengths
 
     def _log_probs(
         self, batch: Batch, frames: tuple[Tensor, Tensor] | None

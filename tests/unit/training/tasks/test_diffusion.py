@@ -149,6 +149,22 @@ def test_a_share_of_the_rows_holds_noise_and_no_text(build: Build) -> None:
         assert all((count == 0) == silent for count in batch["counts"].tolist())
 
 
+def test_recordings_that_come_again_are_encoded_once_and_hidden_anew(build: Build) -> None:
+    objective = build("diffusion", "repeats=2", "model.dropout=0")
+    objective.eval()
+    first = {objective._repeats.source(step): objective.batch(step, 0) for step in (0, 1)}
+    with torch.no_grad():
+        frames = {name: objective._frames(batch) for name, batch in first.items()}
+    for step in (2, 3):
+        source = objective._repeats.source(step)
+        again = objective.batch(step, 0)
+        assert "features" not in again
+        assert torch.equal(again["counts"], first[source]["counts"])
+        assert not torch.equal(again["ratios"], first[source]["ratios"])
+        for now, before in zip(objective._frames(again), frames[source], strict=True):
+            assert torch.equal(now, before)
+
+
 def test_a_saved_model_names_its_encoder_and_can_be_gone_on_from(
     build: Build, hearing: Any, tmp_path: Path
 ) -> None:
@@ -182,13 +198,16 @@ def test_settings_that_do_not_fit_are_named(base: Path) -> None:
     assert "encoder: there is no bundled model or folder 'minni'" in found(encoder="minni")
 
 
-def test_a_stopped_run_goes_on_as_if_nothing_were(build: Build, tmp_path: Path) -> None:
+@pytest.mark.parametrize("repeats", [0, 2])
+def test_a_stopped_run_goes_on_as_if_nothing_were(
+    build: Build, tmp_path: Path, repeats: int
+) -> None:
     config = TrainerConfig(
         steps=5, warmup_steps=1, evaluate_every=3, checkpoint_every=2, average=0.9, log_every=1
     )
 
     def run(folder: Path, stop_at: int = 0) -> Any:
-        objective = build("diffusion")
+        objective = build("diffusion", f"repeats={repeats}")
         passes: list[None] = []
 
         def ask(*_: object) -> None:
