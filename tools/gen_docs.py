@@ -4,11 +4,13 @@
     python tools/gen_docs.py --check    write nothing; fail and name the pages that are stale
 
 Pages: docs/cli.md (every verb and flag), docs/recipes.md (every recipe's header), docs/models.md
-(every bundled model) and the README.md of every bundled model.
+(every bundled model), docs/tools.md (every program of this folder) and the README.md of every
+bundled model.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -43,6 +45,7 @@ def all_pages() -> Iterator[tuple[Path, str]]:
     yield ROOT / "docs" / "cli.md", cli_page()
     yield ROOT / "docs" / "recipes.md", recipes_page(ROOT / "recipes")
     yield ROOT / "docs" / "models.md", models_page()
+    yield ROOT / "docs" / "tools.md", tools_page(ROOT / "tools")
     for folder in bundled_models().values():
         yield folder / "README.md", render_card(read_card(folder))
 
@@ -80,6 +83,23 @@ def models_page() -> str:
     text = table(header, rows) if rows else "No model is bundled yet."
     return (
         f"# Bundled models\n\nSmall and narrow on purpose; each card says how narrow.\n\n{text}\n"
+    )
+
+
+def tools_page(folder: Path) -> str:
+    """Return the page of the programs of a folder, the modules they are made of apart."""
+    programs: list[tuple[str, str]] = []
+    parts: list[tuple[str, str]] = []
+    for path in sorted(folder.glob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        summary = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+        runs = 'if __name__ == "__main__":' in source
+        (programs if runs else parts).append((f"`tools/{path.name}`", summary))
+    header = ("file", "what")
+    return (
+        "# Tools\n\nPrograms that a checkout has and an installed package has not: measurements, "
+        "comparisons, packaging, generated pages. `--help` and the top of each say how it is called."
+        f"\n\n{table(header, programs)}\n\nParts of them:\n\n{table(header, parts)}\n"
     )
 
 
