@@ -182,6 +182,13 @@ CLAIMS = {
     "native_parameters": Claim(
         "... parameters of that adapter, of the encoder's", "native_length.json", " %", bar=2.0
     ),
+    "bridge_errors": Claim(
+        "mini-usm's frames through a bridge into mini-whisper's frozen decoder: word errors over "
+        "mini-whisper's own",
+        "bridge.json",
+        unit="x",
+        bar=1.3,
+    ),
     "ray_overhead": Claim(
         "one job of 2,000 clips, wall time of Ray with one worker over one process",
         "engines.json",

@@ -98,7 +98,7 @@ def tools_page(folder: Path) -> str:
     header = ("file", "what")
     return (
         "# Tools\n\nPrograms that a checkout has and an installed package has not: measurements, "
-        "comparisons, packaging, generated pages. `--help` and the top of each say how it is called."
+        "comparisons, packaging, generated pages. `--help` and the top of each say how to call it."
         f"\n\n{table(header, programs)}\n\nParts of them:\n\n{table(header, parts)}\n"
     )
 
