@@ -187,7 +187,7 @@ class Joined(StreamPart):
         """
         if self.mixer is None or not self.splits(context):
             return y
-        joined = self.mixer(y.unflatten(0, (-1, self.streams)))
+        joined: Tensor = self.mixer(y.reshape(-1, self.streams, *y.shape[1:]))
         return joined.repeat_interleave(self.streams, 0)
 
 

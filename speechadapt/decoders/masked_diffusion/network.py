@@ -357,7 +357,7 @@ class DiffusionNetwork(nn.Module):
                 attended = layer.attend(x, rotation, None, prefix)
                 query = layer.cross.queries(layer.norm_cross(attended))
                 found = (query @ keys.transpose(2, 3))[0] / math.sqrt(query.shape[-1])
-                scores.append(found.unflatten(1, (-1, len(tokens))).flatten(0, 1))
+                scores.append(found.reshape(-1, len(tokens), found.shape[-1]))
             x = layer(x, rotation, None, (keys, condition.values[number], frames), prefix)
         return torch.cat(scores)
 

@@ -71,6 +71,6 @@ class Streams(nn.Module):
         Args:
             states: Final states of all streams, as `split` ordered them.
         """
-        apart = states.unflatten(1, (-1, self.count)).flatten(0, 1)
-        joined: Tensor = self.mixer(apart)
-        return joined.unflatten(0, (len(states), -1))
+        utterances, _, positions, dim = states.shape
+        joined: Tensor = self.mixer(states.reshape(-1, self.count, positions, dim))
+        return joined.view(utterances, -1, positions, dim)
