@@ -230,18 +230,32 @@ def grow(side: str, setting: Setting) -> int:
     """Make training steps in this process; return how many bytes it grew by at most."""
     torch.set_num_threads(setting.threads)
     trainer = Trainer(side, setting)
+
+    def work() -> None:
+        for _ in range(MEMORY_STEPS):
+            trainer.step()
+
+    return growth(work, trainer.device)
+
+
+def growth(work: Callable[[], object], device: torch.device) -> int:
+    """Work in this process; return how many bytes it grew by at most.
+
+    Args:
+        work: What is to be done.
+        device: Where; on an accelerator what torch has allocated there counts.
+    """
     gc.collect()
-    if trainer.device.type == "cuda":
-        before = torch.cuda.memory_allocated(trainer.device)
-        torch.cuda.reset_peak_memory_stats(trainer.device)
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
     else:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # or free memory hides the growth
         if trim is not None:
             trim(0)
         before = resident("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")  # the highest so far becomes the present one
-    for _ in range(MEMORY_STEPS):
-        trainer.step()
-    if trainer.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(trainer.device) - before
+    work()
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) - before
     return resident("VmHWM") - before

@@ -219,7 +219,8 @@ def install(handle: Handle, activate: bool = True) -> None:
     encoder.model.requires_grad_(False)
     by_role = handle.module.by_role()
     both = sorted([*handle.sites, *handle.norm_sites], key=lambda site: router.order[site.role])
-    router.place(handle.name, [(site, by_role[site.role]) for site in both], handle.method.needs)
+    adapters = [(site, by_role[site.role]) for site in both]
+    router.place(handle.name, adapters, handle.method.needs, handle.streams)
     rebuild(router, encoder)
     if activate:
         router.default = router.selection = Selection(((handle.name,),))

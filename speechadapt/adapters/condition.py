@@ -48,6 +48,21 @@ def rows_of(conditions: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any
     return {name: _some(name, value, rows) for name, value in conditions.items()}
 
 
+def repeated(conditions: Mapping[str, Any], times: int) -> Mapping[str, Any]:
+    """Return the conditions of rows each of which stands in the batch several times, side by side.
+
+    Args:
+        conditions: Values by name, as for `rows_of`.
+        times: How often each row stands there.
+    """
+    if times == 1:
+        return conditions
+    return {
+        name: _some(name, value, [row for row in range(len(value)) for _ in range(times)])
+        for name, value in conditions.items()
+    }
+
+
 def _some(name: str, value: Any, rows: Sequence[int]) -> Any:
     if len(value) <= max(rows, default=-1):
         raise ShapeError(

@@ -115,6 +115,11 @@ class Handle:
         """Whether its change is in the encoder's weights now."""
         return self.name in getattr(self.encoder.attached, "merged", ())
 
+    @property
+    def streams(self) -> int:
+        """How many rows of the encoder's batch a row of the caller's becomes."""
+        return 1 if self.method.streams is None else self.method.streams(self.config)
+
     def parameters(self) -> Iterator[nn.Parameter]:
         """Yield the trainable tensors."""
         return self.module.parameters()

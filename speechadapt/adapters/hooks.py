@@ -38,7 +38,7 @@ def rebuild(router: Router, encoder: Encoder) -> None:
         return
     begin = Begin(router, layers)
     router.hooks.append(encoder.register_forward_pre_hook(begin, with_kwargs=True))
-    router.hooks.append(encoder.register_forward_hook(End(router)))
+    router.hooks.append(encoder.register_forward_hook(End(router), with_kwargs=True))
     stations = sorted(router.stations.values(), key=lambda one: one.order)
     for path, (before, after) in _by_path(router, stations).items():
         module = encoder.model.get_submodule(path)
@@ -81,26 +81,34 @@ class Begin:
         self.router = router
         self.layers = layers
 
-    def __call__(self, encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Hand features and lengths, by position or by keyword, to the router."""
-        features = args[0] if args else kwargs["features"]
-        lengths = args[1] if len(args) > 1 else kwargs["lengths"]
-        self.router.begin(encoder, features, lengths)
-        if self.router.groups and torch.is_grad_enabled():
+    def __call__(
+        self, encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Hand the batch to the router; return its streams, or None where the rows stay."""
+        features, lengths = _batch(args, kwargs)
+        batch = self.router.begin(encoder, features, lengths)
+        if (self.router.groups or self.router.apart) and torch.is_grad_enabled():
             watch(self.router, self.layers)
+        return None if batch[0] is features else (batch, {})
 
 
 class End:
-    """Called after the encoder: forgets its rows' masks."""
+    """Called after the encoder: joins streams to rows again, and forgets the rows' masks."""
 
     def __init__(self, router: Router) -> None:
         self.router = router
 
-    def __call__(self, encoder: Any, args: tuple[Any, ...], output: Any) -> None:
-        """Leave the selection as it is without a batch."""
-        self.router.seen.clear()
-        self.router.passages.clear()
-        self.router.refresh()
+    def __call__(
+        self, encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> Any:
+        """Leave the selection as it is without a batch; return the caller's rows."""
+        return self.router.end(encoder, _batch(args, kwargs), output)
+
+
+def _batch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Return features and lengths, given by position or by keyword."""
+    features = args[0] if args else kwargs["features"]
+    return features, args[1] if len(args) > 1 else kwargs["lengths"]
 
 
 class Before:
@@ -137,7 +145,7 @@ class Before:
                 router.seen[station.site.role] = x
             passage = router.choose_frames(station, x) if station.any_arounds() else None
             if passage is not None:
-                part = station.site.part
+                part = passage.part(station.site)
                 assert part is not None  # an adapter that chooses asked for it when it was made
                 router.seen[station.site.role] = x
                 router.passages[station.site.role] = passage

@@ -44,6 +44,10 @@ class Passage:
     weights: Float[Tensor, "batch slots"] | None = None
     keys: Keys = "chosen"
 
+    def part(self, site: Site) -> Part | None:
+        """Return what the site says about them."""
+        return site.part
+
     def gather(self, states: Frames) -> Float[Tensor, "batch slots dim"]:
         """Return the frames that go through.
 

@@ -3,6 +3,11 @@
 One router belongs to one encoder. It keeps the adapters by site and the selection in force. Where
 all rows have the same adapters nothing is copied; otherwise the rows of a kind are taken out of the
 batch, changed and put back.
+
+A method may want several streams of a row (`Method.streams`). They are rows of the encoder's batch,
+side by side, of which the caller gets the first. Where some rows of a batch are to be streams and
+others not, the encoder is called once more for those that are, so that no row depends on how often
+another one stands in the batch.
 """
 
 from __future__ import annotations
@@ -14,9 +19,10 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from speechadapt.adapters.condition import check_conditions, rows_of
+from speechadapt.adapters.condition import check_conditions, repeated, rows_of
 from speechadapt.adapters.passage import Passage, joined
-from speechadapt.adapters.spec import Adapter, Context
+from speechadapt.adapters.spec import Adapter, Context, Way
+from speechadapt.adapters.streams import streams_of
 from speechadapt.core.errors import ConfigError, ShapeError, SiteError
 from speechadapt.core.shapes import Lengths, Mask
 from speechadapt.encoders.base import Encoder
@@ -102,6 +108,9 @@ class Router:
         groups: The rows of the present call by their adapters; empty where nothing acts.
         seen: What spans have read and not yet written, by role; taps under `role + "|tap"`.
         passages: The frames that are going through spans now, by role.
+        streams: What each row becomes where that is more than one, by attachment.
+        width: Streams of each row in the present call.
+        apart: The rows that the present call leaves to calls of their own, by their adapters.
         calls: Where a count of the calls by role is kept while one is wanted.
         handles: The attachments by name.
         hooks: The hooks registered now.
@@ -120,14 +129,21 @@ class Router:
         self.selection = self.default
         self.groups: tuple[Group, ...] = ()
         self.seen: dict[str, Tensor] = {}
-        self.passages: dict[str, Passage] = {}
+        self.passages: dict[str, Way] = {}
+        self.streams: dict[str, int] = {}
+        self.width = 1
+        self.apart: dict[Names, list[int]] = {}
         self.calls: dict[str, int] | None = None
         self.handles: dict[str, Any] = {}
         self.hooks: list[torch.utils.hooks.RemovableHandle] = []
         self.device = next(encoder.model.parameters()).device
 
     def place(
-        self, name: str, adapters: Sequence[tuple[Site, Adapter]], needs: frozenset[str]
+        self,
+        name: str,
+        adapters: Sequence[tuple[Site, Adapter]],
+        needs: frozenset[str],
+        streams: int = 1,
     ) -> None:
         """Put one attachment's adapters at their sites.
 
@@ -135,11 +151,14 @@ class Router:
             name: The attachment's name.
             adapters: Sites and what stands there.
             needs: Names of the conditions they read.
+            streams: What each row becomes while they act.
         """
         for site, adapter in adapters:
             station = self.stations.setdefault(site.role, Station(site, self.order[site.role]))
             station.adapters[name] = adapter
         self.needs[name] = needs
+        if streams > 1:
+            self.streams[name] = streams
 
     def displace(self, name: str) -> None:
         """Take one attachment's adapters away again."""
@@ -147,6 +166,7 @@ class Router:
             station.adapters.pop(name, None)
         self.stations = {role: one for role, one in self.stations.items() if one.adapters}
         self.needs.pop(name, None)
+        self.streams.pop(name, None)
 
     def choose(self, selection: Selection) -> None:
         """Put a selection in force, for calls that do not pass through the encoder too.
@@ -160,6 +180,7 @@ class Router:
 
     def refresh(self) -> None:
         """Bring the groups in line with the selection, for calls that pass the encoder by."""
+        self.width, self.apart = 1, {}
         self.groups = self.grouped(None)
 
     def forget(self, name: str) -> None:
@@ -175,36 +196,44 @@ class Router:
         Args:
             mask: The mask of the residual stream.
         """
-        selection = self.selection
-        if selection.uniform:
-            names = self._unmerged(selection.rows[0])
-            whole = Context(mask, selection.conditions)
-            return (Group(names, None, whole),) if names else ()
-        members: dict[Names, list[int]] = {}
-        for row, names in enumerate(selection.rows):
-            members.setdefault(self._unmerged(names), []).append(row)
+        given = self.selection.conditions
+        members = self._members()
         groups = []
         for names, rows in members.items():
-            if not names:
+            if not names or names in self.apart:
                 continue
             if len(members) == 1:
-                groups.append(Group(names, None, Context(mask, selection.conditions)))
+                each = repeated(given, self.width)
+                groups.append(Group(names, None, Context(mask, each, streams=self.width)))
                 continue
             index = torch.tensor(rows, device=self.device)
             part = None if mask is None else mask.index_select(0, index)
-            context = Context(part, rows_of(selection.conditions, rows))
-            groups.append(Group(names, index, context))
+            groups.append(Group(names, index, Context(part, rows_of(given, rows))))
         return tuple(groups)
+
+    def _members(self) -> dict[Names, list[int]]:
+        """Return the rows by their adapters; one entry without rows where it is for all."""
+        selection = self.selection
+        if selection.uniform:
+            return {self._unmerged(selection.rows[0]): []}
+        members: dict[Names, list[int]] = {}
+        for row, names in enumerate(selection.rows):
+            members.setdefault(self._unmerged(names), []).append(row)
+        return members
 
     def _unmerged(self, names: Names) -> Names:
         return tuple(name for name in names if name not in self.merged) if self.merged else names
 
-    def begin(self, encoder: Encoder, features: Tensor, lengths: Lengths) -> None:
+    def begin(self, encoder: Encoder, features: Tensor, lengths: Lengths) -> tuple[Tensor, Tensor]:
         """Prepare one call of the encoder: the rows, their masks, what checkpointing needs.
+
+        Returns:
+            The batch that the encoder is to take: each row as often as it has streams.
 
         Raises:
             ShapeError: The batch has another number of rows than the selection.
-            ConfigError: A condition that an adapter needs is not given.
+            ConfigError: A condition that an adapter needs is not given, or two adapters of one row
+                make streams.
         """
         self.seen.clear()
         self.passages.clear()
@@ -217,8 +246,53 @@ class Router:
         if self.needs:
             check_conditions(self.needs, selection.names(), selection.conditions)
         self.device = features.device
+        self.width, self.apart = 1, {}
+        members = self._members() if self.streams else {}
+        if len(members) == 1:
+            self.width = streams_of(next(iter(members)), self.streams)
+            if self.width > 1:
+                features = features.repeat_interleave(self.width, 0)
+                lengths = lengths.repeat_interleave(self.width, 0)
+        elif members:
+            wide = {one for one in members if streams_of(one, self.streams) > 1}
+            self.apart = {one: rows for one, rows in members.items() if one in wide}
         acts = any(self._unmerged(names) for names in selection.rows)
         self.groups = self.grouped(encoder.residual_mask(features, lengths)) if acts else ()
+        return features, lengths
+
+    def end(
+        self, encoder: Encoder, batch: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor] | None:
+        """Finish one call of the encoder.
+
+        Args:
+            encoder: The encoder.
+            batch: Features and lengths that it took.
+            output: Frames and lengths that it gave.
+
+        Returns:
+            The frames and lengths of the caller's rows; None where they are what it gave.
+        """
+        self.seen.clear()
+        self.passages.clear()
+        width, apart = self.width, self.apart
+        self.refresh()
+        if width > 1:
+            return output[0][::width], output[1][::width]
+        if not apart:
+            return None
+        frames, valid = output
+        selection = self.selection
+        try:
+            for names, rows in apart.items():
+                index = torch.tensor(rows, device=self.device)
+                self.selection = Selection((names,), True, rows_of(selection.conditions, rows))
+                own, _ = encoder(*(one.index_select(0, index) for one in batch))
+                frames = _put_back(frames, own, index, "encoder")
+        finally:
+            self.selection = selection
+            self.refresh()
+        return frames, valid
 
     def enter(self, station: Station, x: Tensor) -> Tensor:
         """Let the selected adapters of a site change what goes into it."""
@@ -234,7 +308,7 @@ class Router:
             x = _put_back(x, part, group.rows, station.site.role)
         return x
 
-    def choose_frames(self, station: Station, x: Tensor) -> Passage | None:
+    def choose_frames(self, station: Station, x: Tensor) -> Way | None:
         """Return the frames that the selected adapters of a site send through; None for all.
 
         Args:
@@ -244,7 +318,7 @@ class Router:
         Raises:
             ConfigError: Two adapters of one row choose.
         """
-        found: list[tuple[Tensor | None, Passage]] = []
+        found: list[tuple[Tensor | None, Way]] = []
         for group in self.groups:
             chosen = [n for n in group.names if n in station.adapters]
             chosen = [n for n in chosen if type(station.adapters[n]).around is not Adapter.around]
@@ -262,7 +336,10 @@ class Router:
             return None
         if found[0][0] is None:
             return found[0][1]
-        pairs = [(rows, passage) for rows, passage in found if rows is not None]
+        # a prefix goes ahead of the streams of a row, and those are all rows of their call
+        pairs = [
+            (rows, way) for rows, way in found if rows is not None and isinstance(way, Passage)
+        ]
         return joined(pairs, x.shape[0], x.shape[1])
 
     def leave(self, station: Station, x: Tensor | None, y: Tensor) -> Tensor:

@@ -15,10 +15,12 @@ from torch import Tensor, nn
 
 from speechadapt.adapters.branch import Branch
 from speechadapt.adapters.passage import Passage
+from speechadapt.adapters.prefix import Prefix
 from speechadapt.core.shapes import Mask
 from speechadapt.encoders.sites import Site
 
 DEFAULT_RATE = 1e-3
+Way: TypeAlias = Passage | Prefix  # how frames go through a span
 BatchLoss: TypeAlias = Callable[[int], Tensor]  # of the training batch of a number
 
 
@@ -33,11 +35,14 @@ class Context:
             under `Method.needs`.
         kept: What adapters leave here for others at later sites of the same call and rows, by a
             name of their own.
+        streams: How many rows that follow one another are streams of one row of the caller's; 1 in
+            calls that pass the encoder by, which cannot repeat their rows.
     """
 
     mask: Mask | None = None
     conditions: Mapping[str, Any] = field(default_factory=dict)
     kept: dict[str, Tensor] = field(default_factory=dict, compare=False, repr=False)
+    streams: int = 1
 
 
 class Adapter(nn.Module):
@@ -63,11 +68,12 @@ class Adapter(nn.Module):
         """
         return x
 
-    def around(self, x: Tensor, context: Context) -> Passage | None:
+    def around(self, x: Tensor, context: Context) -> Way | None:
         """Choose the frames that go through the frozen modules of the span; None sends all.
 
-        The others cost nothing there. `leave` is given all frames, with zero at those that did not
-        go through. The constructor asks `passage.check_part` whether the site allows it.
+        Of a `Passage` the others cost nothing there; `leave` is given all frames, with zero at
+        those that did not go through. A `Prefix` sends positions ahead of all frames. The
+        constructor asks `passage.check_part` or `prefix.check_prefix` whether the site allows it.
 
         Args:
             x: Input at the read point, as `enter` left it.
@@ -138,6 +144,9 @@ class Method:
             are distributions.
         pack: What a file holds of an adapter, where that is less than its tensors.
         unpack: Fills an adapter from that; raises `CheckpointError` where it does not fit.
+        streams: How many rows of the encoder's batch a row of the caller's becomes while it acts,
+            from its settings (see `Context.streams`); what an adapter at `encoder` leaves in the
+            first of them is what the caller gets. None leaves the rows alone.
         needs: Names of the conditions it reads.
         example: Returns such conditions for a number of rows, small enough for the contract suite.
         learning_rate: A peak rate that is a fair first guess.
@@ -164,6 +173,7 @@ class Method:
     consistency: float = 0.0
     pack: Callable[[Any], dict[str, Tensor]] | None = None
     unpack: Callable[[Any, Mapping[str, Tensor]], None] | None = None
+    streams: Callable[[Any], int] | None = None
     needs: frozenset[str] = frozenset()
     example: Callable[[int], Mapping[str, Any]] | None = None
     learning_rate: float = DEFAULT_RATE

@@ -180,6 +180,7 @@ def _layer_sites(index: int, dim: int, wide: int) -> list[Site]:
             dim,
             tap=before,
             part=Part(mask="attention_mask"),
+            prefix=Part(mask="attention_mask"),
         ),
         at(f"{role}.norm.ffn", after, dim, dim, "LayerNorm"),
         at(f"{role}.ffn.up", f"{path}.mlp.fc1", dim, wide),

@@ -70,7 +70,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Part:
-    """That some of the frames alone can go through a span, and what is cut to them on the way.
+    """That fewer or more than the frames can go through a span, and what is fitted to them.
 
     The names are those of arguments of the module at the read point.
 
@@ -108,6 +108,7 @@ class Site:
         conv: Shape of the convolution, where the site is one.
         grid: How the tokens lie, where they are patches of a spectrogram.
         part: How some of the frames alone can go through; None where only all of them can.
+        prefix: What is widened where positions go ahead of the frames; None where none can.
         heads: Attention heads, at a self-attention and at its maps; 0 elsewhere.
     """
 
@@ -123,6 +124,7 @@ class Site:
     conv: ConvShape | None = None
     grid: Grid | None = None
     part: Part | None = None
+    prefix: Part | None = None
     heads: int = 0
 
     def __post_init__(self) -> None:

@@ -154,6 +154,7 @@ def _layer_sites(index: int, config: Any) -> list[Site]:
             dim_out=dim,
             tap=f"{path}.self_attn_layer_norm",
             part=_attention_part(config),
+            prefix=_attention_prefix(config),
         ),
         at(f"{role}.norm.conv", f"{conv}.layer_norm", dim, dim, "LayerNorm"),
         at(f"{role}.conv.pw1", f"{conv}.pointwise_conv1", dim, 2 * dim, "Conv1d", ConvShape(1)),
@@ -186,6 +187,17 @@ def _layer_sites(index: int, config: Any) -> list[Site]:
 def _attention_part(config: Any) -> Part | None:
     """Return how some frames can attend: not by relative positions, computed as if none lacked."""
     positions = {None: "", "rotary": "relative_position_embeddings"}
+    kind = config.position_embeddings_type
+    return Part("attention_mask", positions[kind]) if kind in positions else None
+
+
+def _attention_prefix(config: Any) -> Part | None:
+    """Return how a prefix can go ahead: not where a table of all distances is handed in.
+
+    With `relative_key` the attention counts distances itself; the prefix is then as far away as
+    frames before the first one would be.
+    """
+    positions = {None: "", "relative_key": "", "rotary": "relative_position_embeddings"}
     kind = config.position_embeddings_type
     return Part("attention_mask", positions[kind]) if kind in positions else None
 

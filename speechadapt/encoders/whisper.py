@@ -215,6 +215,7 @@ def _layer_sites(index: int, dim: int, wide: int) -> list[Site]:
             dim,
             tap=attention_norm,
             part=Part(mask="attention_mask", keys="key_value_states"),
+            prefix=Part(mask="attention_mask"),
         ),
         at(f"{role}.norm.ffn", feed_forward_norm, dim, dim, "LayerNorm"),
         at(f"{role}.ffn.up", f"{path}.fc1", dim, wide),

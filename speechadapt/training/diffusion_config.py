@@ -21,6 +21,8 @@ Stage = Literal["text", "adapter", "decoder"]
 class NetworkConfig:
     """Shape of a new network; one that is started from an earlier stage keeps its own.
 
+    `streams` and `prefix` also hold for a network that has one stream so far.
+
     Args:
         dim: Width.
         layers: Number of layers.
@@ -33,6 +35,9 @@ class NetworkConfig:
             decoder's shape).
         length_head: Predict the number of tokens from the frames.
         dropout: On the output of every block.
+        streams: Parallel streams of every text; a network that has one gains the others with the
+            stage that asks for them, one that has several keeps its own.
+        prefix: Learned keys and values of each stream in every self-attention.
     """
 
     dim: Count = 192
@@ -45,6 +50,8 @@ class NetworkConfig:
     frame_code: FrameCode = "count"
     length_head: bool = True
     dropout: Probability = 0.1
+    streams: Count = 1
+    prefix: Count = 48
 
 
 @dataclass(frozen=True)

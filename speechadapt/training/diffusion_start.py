@@ -21,6 +21,7 @@ from speechadapt.training.diffusion_config import NetworkConfig, Stage
 from speechadapt.training.sources import model_folder
 
 _EARS = (".cross.", ".norm_cross.", ".bridge.", ".length_head.")
+_STREAMS = ".streams."
 
 
 def start(
@@ -37,7 +38,8 @@ def start(
         condition_dim: Width of the frames; 0 for text alone.
 
     Raises:
-        CheckpointError: What is started from is missing, damaged, or hears other frames.
+        CheckpointError: What is started from is missing, damaged, hears other frames, or has
+            several streams and not as many as were asked for.
     """
     if not init:
         vocabulary = own_vocabulary(train_tokenizer(texts, config.text_tokens))
@@ -54,10 +56,10 @@ def start(
             f"'{init}' hears frames of width {found}, the run has frames of width {condition_dim}. "
             "Name the encoder it was trained on, or start from a model of text alone."
         )
-    changes = {"dropout": config.dropout}
+    changes = {"dropout": config.dropout, **_streams(network.shape, config, init)}
     if found == condition_dim:
         again = DiffusionNetwork(DiffusionShape(**network.shape.to_json() | changes))
-        again.load_state_dict(network.state_dict())
+        again.load_state_dict({**again.state_dict(), **network.state_dict()})
         return again, vocabulary
     ears = ("gate", "frame_code", "length_head")
     own = {name: value for name, value in asdict(config).items() if name in ears}
@@ -65,15 +67,27 @@ def start(
 
 
 def train_only(network: DiffusionNetwork, stage: Stage) -> None:
-    """Leave to training what a stage trains: all of it, or what hears in the stage `adapter`.
+    """Leave to training what a stage trains: all, or in `adapter` what hears and the streams.
 
     Args:
         network: Its other parameters lose their gradients.
         stage: The stage.
     """
     for name, part in network.named_parameters():
-        hears = any(ear in f".{name}" for ear in _EARS)
-        part.requires_grad = stage != "adapter" or hears
+        beside = any(part_of in f".{name}" for part_of in (*_EARS, _STREAMS))
+        part.requires_grad = stage != "adapter" or beside
+
+
+def _streams(found: DiffusionShape, config: NetworkConfig, init: str) -> dict[str, int]:
+    """Return the streams that a network of one is to have."""
+    if found.streams == 1:
+        return {"streams": config.streams, "prefix": config.prefix}
+    if config.streams not in (1, found.streams):
+        raise CheckpointError(
+            f"model.streams={config.streams} was asked for, '{init}' has {found.streams} streams. "
+            "Start from a network of one stream, or leave model.streams out."
+        )
+    return {}
 
 
 def _shape(config: NetworkConfig, vocab_size: int, condition_dim: int) -> DiffusionShape:

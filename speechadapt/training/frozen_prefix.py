@@ -50,11 +50,14 @@ def frozen_depth(encoder: Encoder, handle: Handle | None) -> int:
         handle: What is trained on it; None where that is a head alone.
 
     Returns:
-        0 where the stem or the first layer is adapted, all layers where none is.
+        0 where the stem or the first layer is adapted or rows become streams, which are rows of
+        the lowest layer too; all layers where none is adapted.
     """
     most = layer_count(encoder)
     if handle is None:
         return most
+    if handle.streams > 1:
+        return 0
     # a method at the whole encoder reads what goes into the first layer; a norm there reads nothing
     depths = [_depth(site.role, 0) for site in handle.sites]
     depths += [_depth(site.role, most) for site in handle.norm_sites]

@@ -125,10 +125,11 @@ def with_audio(
         network: A network of text alone.
         condition_dim: Width of the frames.
         changes: Other fields of the shape that concern the audio (`gate`, `frame_code`,
-            `length_head`), `positions` and `dropout`.
+            `length_head`), `positions`, `dropout`, `streams` and `prefix`.
 
     Returns:
-        A network whose cross-attention is new; with `gate="zero"` it writes what `network` writes.
+        A network whose cross-attention is new; with `gate="zero"` it writes what `network` writes,
+        unless it has more streams.
     """
     wanted: dict[str, object] = {"condition_dim": condition_dim, **(changes or {})}
     shape: DiffusionShape = replace(network.shape, **wanted)  # type: ignore[arg-type]

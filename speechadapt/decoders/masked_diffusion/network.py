@@ -8,7 +8,7 @@ Source: the network of SMDM (arXiv 2410.18514), cross-attention in every layer a
 Differs: a zero-initialised gate on the cross-attention, so that a new network writes what the text
 network writes; a mask over padded frames; frames of any width. Keys and values of the frames are
 computed once per utterance (`DiffusionNetwork.condition`), and the candidates of an utterance
-share them.
+share them. With several streams the network is that of `streams`; one is the plain network.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from speechadapt.core.shapes import Frames, Lengths, length_mask
 from speechadapt.decoders.masked_diffusion.length import LengthHead
 from speechadapt.decoders.masked_diffusion.rotary import Rotation, rotary, rotate, time_code
 from speechadapt.decoders.masked_diffusion.shape import DiffusionShape
+from speechadapt.decoders.masked_diffusion.streams import Prefix, Streams
 
 _EPSILON = 1e-5
 
@@ -76,23 +77,27 @@ class SelfAttention(nn.Module):
         self,
         x: Float[Tensor, "rows positions dim"],
         rotation: Rotation,
-        mask: Bool[Tensor, "rows 1 1 positions"] | None,
+        mask: Bool[Tensor, "rows 1 1 keys"] | None,
+        prefix: Prefix | None = None,
     ) -> Float[Tensor, "rows positions dim"]:
         """Attend.
 
         Args:
             x: Normalised states.
             rotation: Cosines and sines of the positions.
-            mask: True where a position is valid; None where all are.
+            mask: True where a key is valid, those of the prefix first; None where all are.
+            prefix: Keys and values ahead of those of the positions, which are not turned.
         """
         rows, positions, dim = x.shape
         query, key, value = (
             part.view(rows, positions, self.heads, -1).transpose(1, 2)
             for part in self.qkv(x).split(dim, dim=-1)
         )
-        heard = functional.scaled_dot_product_attention(
-            rotate(query, rotation), rotate(key, rotation), value, attn_mask=mask
-        )
+        query, key = rotate(query, rotation), rotate(key, rotation)
+        if prefix is not None:
+            key = torch.cat([prefix[0].to(key.dtype), key], dim=2)
+            value = torch.cat([prefix[1].to(value.dtype), value], dim=2)
+        heard = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         mixed: Tensor = self.out(heard.transpose(1, 2).reshape(rows, positions, dim))
         return mixed
 
@@ -201,10 +206,14 @@ class Layer(nn.Module):
         self.dropout = nn.Dropout(shape.dropout)
 
     def attend(
-        self, x: States, rotation: Rotation, mask: Bool[Tensor, "rows 1 1 positions"] | None
+        self,
+        x: States,
+        rotation: Rotation,
+        mask: Bool[Tensor, "rows 1 1 keys"] | None,
+        prefix: Prefix | None = None,
     ) -> States:
         """Return the states after self-attention, every candidate by itself."""
-        mixed = self.attention(self.norm_attention(x).flatten(0, 1), rotation, mask)
+        mixed = self.attention(self.norm_attention(x).flatten(0, 1), rotation, mask, prefix)
         attended: Tensor = x + self.dropout(mixed.view(x.shape))
         return attended
 
@@ -212,18 +221,20 @@ class Layer(nn.Module):
         self,
         x: States,
         rotation: Rotation,
-        mask: Bool[Tensor, "rows 1 1 positions"] | None,
+        mask: Bool[Tensor, "rows 1 1 keys"] | None,
         heard: tuple[KeysOrValues, KeysOrValues, Bool[Tensor, "utterances 1 1 frames"]] | None,
+        prefix: Prefix | None = None,
     ) -> States:
         """Apply the layer.
 
         Args:
             x: Residual stream.
             rotation: Cosines and sines of the positions.
-            mask: True where a position is valid, a row for each candidate; None where all are.
+            mask: True where a key is valid, a row for each candidate; None where all are.
             heard: Keys, values and mask of the frames; None leaves cross-attention out.
+            prefix: Of the self-attention, a row for each candidate.
         """
-        x = self.attend(x, rotation, mask)
+        x = self.attend(x, rotation, mask, prefix)
         if heard is not None and self.cross is not None and self.norm_cross is not None:
             x = x + self.dropout(self.cross(self.norm_cross(x), *heard))
         changed: Tensor = x + self.dropout(self.feed_forward(self.norm_feed_forward(x)))
@@ -250,6 +261,7 @@ class DiffusionNetwork(nn.Module):
             if shape.hears and shape.length_head
             else None
         )
+        self.streams = Streams(shape) if shape.streams > 1 else None
         self._initialise()
 
     def condition(self, frames: Frames, lengths: Lengths) -> Condition:
@@ -302,46 +314,60 @@ class DiffusionNetwork(nn.Module):
         Raises:
             ShapeError: There are more tokens than positions.
         """
-        _, candidates, positions = tokens.shape
+        positions = tokens.shape[2]
         if positions > self.shape.positions:
             raise ShapeError(
                 f"{positions} tokens were given to a network of {self.shape.positions} positions."
             )
-        x: Tensor = self.embed(tokens)
+        x = self._enter(tokens)
         rotation = rotary(torch.arange(positions, device=x.device), self._head_dim)
         mask = None
         if lengths is not None and bool((lengths < positions).any()):
-            mask = length_mask(lengths.repeat_interleave(candidates), positions)[:, None, None]
+            mask = length_mask(lengths.repeat_interleave(x.shape[1]), positions)[:, None, None]
+            if self.streams is not None:
+                mask = functional.pad(mask, (self.shape.prefix, 0), value=True)
         for number, layer in enumerate(self._layers()):
             heard = None
             if condition is not None:
                 frames = condition.mask[:, None, None]
                 heard = (condition.keys[number], condition.values[number], frames)
-            x = layer(x, rotation, mask, heard)
+            x = layer(x, rotation, mask, heard, self._prefix(number, x))
         states: Tensor = self.norm(x)
-        return states
+        return states if self.streams is None else self.streams.join(states)
 
     def attention_scores(
         self, tokens: Int[Tensor, " positions"], condition: Condition
     ) -> Float[Tensor, "heads positions frames"]:
         """Return where the upper half of the layers look, before the softmax, for one utterance.
 
+        Heads are those of all these layers and of all streams.
+
         Args:
             tokens: Token ids without MASK.
             condition: What was heard of that utterance alone.
         """
-        x: Tensor = self.embed(tokens[None, None])
+        x = self._enter(tokens[None, None])
         rotation = rotary(torch.arange(len(tokens), device=x.device), self._head_dim)
         frames = condition.mask[:, None, None]
         scores: list[Tensor] = []
         for number, layer in enumerate(self._layers()):
-            keys = condition.keys[number]
+            keys, prefix = condition.keys[number], self._prefix(number, x)
             if number >= self.shape.layers // 2 and layer.cross is not None:
                 assert layer.norm_cross is not None
-                query = layer.cross.queries(layer.norm_cross(layer.attend(x, rotation, None)))
-                scores.append((query @ keys.transpose(2, 3))[0] / math.sqrt(query.shape[-1]))
-            x = layer(x, rotation, None, (keys, condition.values[number], frames))
+                attended = layer.attend(x, rotation, None, prefix)
+                query = layer.cross.queries(layer.norm_cross(attended))
+                found = (query @ keys.transpose(2, 3))[0] / math.sqrt(query.shape[-1])
+                scores.append(found.reshape(-1, len(tokens), found.shape[-1]))
+            x = layer(x, rotation, None, (keys, condition.values[number], frames), prefix)
         return torch.cat(scores)
+
+    def _enter(self, tokens: Candidates) -> Float[Tensor, "utterances wide positions dim"]:
+        x: Tensor = self.embed(tokens)
+        return x if self.streams is None else self.streams.split(x)
+
+    def _prefix(self, number: int, x: States) -> Prefix | None:
+        rows = x.shape[0] * x.shape[1]
+        return None if self.streams is None else self.streams.prefix(number, rows)
 
     @property
     def _head_dim(self) -> int:
@@ -355,7 +381,7 @@ class DiffusionNetwork(nn.Module):
         depth = math.sqrt(2 * self.shape.layers)
         plain = self.shape.gate == "none"
         for name, part in self.named_modules():
-            if name.startswith("length_head") or (plain and ".cross." in name):
+            if name.startswith(("length_head", "streams")) or (plain and ".cross." in name):
                 continue  # these keep torch's own initialisation
             if isinstance(part, nn.Linear | nn.Embedding):
                 last = name.endswith(("attention.out", "feed_forward.down"))

@@ -11,6 +11,7 @@ from speechadapt.core.errors import CheckpointError, ConfigError
 from speechadapt.core.limits import Count, CountOrNone, Probability
 
 FrameCode = Literal["none", "time", "count"]
+_LATER = ("streams", "prefix")  # folders written before these were thought of do not say them
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ class DiffusionShape:
             token its place, of a frame the number of tokens that the length head expects up to it).
         length_head: Predict the number of tokens from the frames.
         dropout: On the output of every block while training.
+        streams: Parallel streams of every candidate (see `streams`); 1 is the plain network.
+        prefix: Learned keys and values of each stream in every self-attention; without a meaning
+            where there is one stream.
     """
 
     vocab_size: Count = 512
@@ -45,6 +49,8 @@ class DiffusionShape:
     frame_code: FrameCode = "count"
     length_head: bool = True
     dropout: Probability = 0.0
+    streams: Count = 1
+    prefix: Count = 48
 
     def __post_init__(self) -> None:
         if self.dim % (2 * self.heads):
@@ -83,11 +89,12 @@ def read_shape(config: Mapping[str, Any], owner: str) -> DiffusionShape:
         CheckpointError: A part is missing, or is of another type or out of range.
     """
     names = [one.name for one in fields(DiffusionShape)]
-    missing = [name for name in names if name not in config]
+    missing = [name for name in names if name not in config and name not in _LATER]
     if missing:
         raise CheckpointError(f"config.json of '{owner}' does not say {', '.join(missing)}.")
     try:
-        shape, problems = bind(DiffusionShape, {name: config[name] for name in names})
+        said = {name: config[name] for name in names if name in config}
+        shape, problems = bind(DiffusionShape, said)
     except ConfigError as error:
         problems = [str(error)]
     if problems:

@@ -20,7 +20,11 @@ def tiny_vocabulary() -> Vocabulary:
 
 
 def tiny_network(
-    vocabulary: Vocabulary, condition_dim: int = 0, seed: int = 0, positions: int = 24
+    vocabulary: Vocabulary,
+    condition_dim: int = 0,
+    seed: int = 0,
+    positions: int = 24,
+    streams: int = 1,
 ) -> DiffusionNetwork:
     """Make a two-layer network.
 
@@ -31,6 +35,7 @@ def tiny_network(
         condition_dim: Width of the frames; 0 for text alone.
         seed: Seed of the weights.
         positions: Most tokens.
+        streams: Parallel streams.
     """
     shape = DiffusionShape(
         vocab_size=vocabulary.size,
@@ -40,6 +45,8 @@ def tiny_network(
         feed_forward=32,
         positions=positions,
         condition_dim=condition_dim,
+        streams=streams,
+        prefix=3,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

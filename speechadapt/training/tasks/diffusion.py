@@ -1,7 +1,8 @@
 """A masked-diffusion text decoder on a frozen encoder, in stages: text, adapter, decoder.
 
-`text` learns from texts alone; `adapter` learns to hear, the text network frozen; `decoder` trains
-all of it, lower layers more slowly. The encoder is never trained, nor saved with the model.
+`text` learns from texts alone; `adapter` learns to hear, the text network frozen but for what joins
+its parallel streams, if it has several; `decoder` trains all of it, lower layers more slowly. The
+encoder is never trained, nor saved with the model.
 """
 
 from __future__ import annotations
@@ -233,7 +234,10 @@ class DiffusionObjective(Objective):
         return self.speech.summary() | more
 
     def groups(self) -> Mapping[str, Group]:
-        """Return the layers' rates in the stage `decoder`: the lower, the slower."""
+        """Return the layers' rates in the stage `decoder`: the lower, the slower.
+
+        What hears and what belongs to the streams keeps the full rate.
+        """
         decay, layers = self.config.rates.layer_decay, self.network.shape.layers
         if self.config.stage != "decoder" or decay == 1.0:
             return {}

@@ -7,12 +7,14 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2BertConfig, Wav2Vec2BertModel
 
 from speechadapt.adapters.attach import active, attach
 from speechadapt.adapters.catalog import method as method_of
 from speechadapt.adapters.handle import Handle
 from speechadapt.encoders.base import Encoder
 from speechadapt.encoders.catalog import load_encoder
+from speechadapt.encoders.w2v_bert import W2vBertEncoder
 
 
 @pytest.fixture
@@ -21,6 +23,27 @@ def load(tiny_folder) -> Callable[..., Encoder]:
 
     def make(family: str = "whisper", **options: str) -> Encoder:
         return load_encoder(tiny_folder(family), **{"padding": "native", **options})
+
+    return make
+
+
+@pytest.fixture
+def rotary() -> Callable[[], Encoder]:
+    """Make a Conformer of mini-usm's kind, whose positions are rotary."""
+
+    def make() -> Encoder:
+        config = Wav2Vec2BertConfig(
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=48,
+            layerdrop=0.0,
+            apply_spec_augment=False,
+            initializer_range=0.2,
+            position_embeddings_type="rotary",
+        )
+        torch.manual_seed(0)
+        return W2vBertEncoder(Wav2Vec2BertModel(config), SeamlessM4TFeatureExtractor()).freeze()
 
     return make
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from speechadapt.adapters.condition import check_conditions, rows_of
+from speechadapt.adapters.condition import check_conditions, repeated, rows_of
 from speechadapt.core.errors import ConfigError, ShapeError
 
 
@@ -12,6 +12,14 @@ def test_conditions_are_split_by_row():
     part = rows_of(conditions, [2, 0])
     assert part["task"].tolist() == [5, 3]
     assert part["language"] == ["en", "de"]
+
+
+def test_a_row_that_is_repeated_takes_its_conditions_along():
+    conditions = {"task": torch.tensor([3, 4]), "language": ["de", None]}
+    twice = repeated(conditions, 2)
+    assert twice["task"].tolist() == [3, 3, 4, 4]
+    assert twice["language"] == ["de", "de", None, None]
+    assert repeated(conditions, 1) is conditions
 
 
 def test_too_few_entries_are_refused():

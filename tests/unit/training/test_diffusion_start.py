@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,33 @@ def test_a_hearing_model_goes_on_with_its_own_encoder_alone(tmp_path: Path) -> N
     assert all(torch.equal(own[name], value) for name, value in made.state_dict().items())
     with pytest.raises(CheckpointError, match=r"hears frames of width 7, the run has .* width 9"):
         start(SMALL, str(tmp_path), "", [], 9)
+
+
+@pytest.mark.parametrize("hears", [0, 7])
+def test_a_network_gains_streams_and_keeps_its_weights(tmp_path: Path, hears: int) -> None:
+    vocabulary = tiny_vocabulary()
+    made = tiny_network(vocabulary, hears)
+    save_folder(tmp_path, made, vocabulary, Heard("x", "y") if hears else None, torch.float32)
+    wide = replace(SMALL, streams=4, prefix=5)
+    network, _ = start(wide, str(tmp_path), "", [], 7)
+    own = network.state_dict()
+    assert all(torch.equal(own[name], value) for name, value in made.state_dict().items())
+    assert own["streams.prefixes"].shape == (2, 2, 4, 2, 5, 12)
+    train_only(network, "adapter")
+    assert all(part.requires_grad for part in network.streams.parameters())
+    assert not network.layers[0].attention.out.weight.requires_grad
+
+
+def test_a_network_of_several_streams_keeps_them(tmp_path: Path) -> None:
+    vocabulary = tiny_vocabulary()
+    made = tiny_network(vocabulary, 7, streams=2)
+    save_folder(tmp_path, made, vocabulary, Heard("x", "y"), torch.float32)
+    for config in (SMALL, replace(SMALL, streams=2, prefix=9)):
+        network, _ = start(config, str(tmp_path), "", [], 7)
+        own = network.state_dict()
+        assert all(torch.equal(own[name], value) for name, value in made.state_dict().items())
+    with pytest.raises(CheckpointError, match=r"model.streams=4 was asked for, .* has 2 streams"):
+        start(replace(SMALL, streams=4), str(tmp_path), "", [], 7)
 
 
 def test_a_file_of_another_project_needs_its_tokenizer(tmp_path: Path) -> None:

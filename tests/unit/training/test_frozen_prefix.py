@@ -134,6 +134,8 @@ def test_the_depth_is_that_of_the_lowest_thing_trained(tiny_folder: Folder) -> N
     assert depth("whisper", "lora", "layer.1.attn.q", norms="adapted") == 1
     assert depth("whisper", "lora", "stem.conv.1", "layer.1.attn.q") == 0
     assert depth("w2v_bert", "lora", "attn.q") == 0
+    upper = ("layer.1.attn", "layer.1.attn.[kv]", "encoder")
+    assert depth("whisper", "parallel_streams", *upper) == 0  # streams are rows of layer 0 too
     encoder = load_encoder(tiny_folder("ast"))
     assert frozen_depth(encoder, None) == layer_count(encoder) == 2
 

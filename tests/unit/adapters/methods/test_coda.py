@@ -4,16 +4,13 @@ import math
 
 import pytest
 import torch
-from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2BertConfig, Wav2Vec2BertModel
 
 from speechadapt.adapters.attach import active, attach
 from speechadapt.adapters.methods.coda import METHOD, CodaAdapter, CodaConfig, set_share
 from speechadapt.adapters.soft_topk import soft_topk
 from speechadapt.adapters.spec import Context
 from speechadapt.core.errors import ConfigError, SiteError
-from speechadapt.encoders.base import Encoder
 from speechadapt.encoders.sites import Part, Site
-from speechadapt.encoders.w2v_bert import W2vBertEncoder
 
 SITE = Site("layer.0.ffn", "a", "b", 12, 12, tap="n", part=Part())
 
@@ -21,22 +18,6 @@ SITE = Site("layer.0.ffn", "a", "b", 12, 12, tap="n", part=Part())
 def adapter_of(**options: object) -> CodaAdapter:
     torch.manual_seed(0)
     return CodaAdapter(SITE, CodaConfig(**options), None)
-
-
-def rotary() -> Encoder:
-    """A Conformer of mini-usm's kind, whose positions are rotary."""
-    config = Wav2Vec2BertConfig(
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=48,
-        layerdrop=0.0,
-        apply_spec_augment=False,
-        initializer_range=0.2,
-        position_embeddings_type="rotary",
-    )
-    torch.manual_seed(0)
-    return W2vBertEncoder(Wav2Vec2BertModel(config), SeamlessM4TFeatureExtractor()).freeze()
 
 
 def test_the_formula():
@@ -80,7 +61,7 @@ def test_a_row_sends_its_share_of_its_own_valid_frames():
 
 @pytest.mark.parametrize("role", ["ffn", "attn"])
 @pytest.mark.parametrize("family", ["whisper", "ast", "w2v_bert"])
-def test_frozen_layers_compute_the_chosen_frames_alone(load, clips, family, role):
+def test_frozen_layers_compute_the_chosen_frames_alone(load, rotary, clips, family, role):
     encoder = rotary() if family == "w2v_bert" else load(family)
     handle = attach(encoder, "coda", roles=[f"layer.0.{role}"], config={"share": 0.25})
     site = handle.sites[0]
@@ -98,7 +79,7 @@ def test_frozen_layers_compute_the_chosen_frames_alone(load, clips, family, role
 
 @pytest.mark.parametrize("keys", ["chosen", "all"])
 @pytest.mark.parametrize("family", ["whisper", "ast", "w2v_bert"])
-def test_routed_attention_is_a_masked_full_pass(load, clips, family, keys):
+def test_routed_attention_is_a_masked_full_pass(load, rotary, clips, family, keys):
     """Mask and positions are cut right: the same from all frames, with the rest masked as keys."""
     encoder = rotary() if family == "w2v_bert" else load(family)
     if keys == "all" and family != "whisper":

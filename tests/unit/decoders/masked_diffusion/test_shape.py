@@ -14,6 +14,15 @@ def test_a_shape_survives_json() -> None:
     assert not DiffusionShape().hears
 
 
+def test_a_shape_that_says_nothing_of_streams_is_a_plain_network() -> None:
+    row = DiffusionShape(dim=24, heads=2).to_json()
+    older = {key: row[key] for key in row if key not in ("streams", "prefix")}
+    assert read_shape(older, "toy").streams == 1
+    assert read_shape(row | {"streams": 4, "prefix": 5}, "toy").streams == 4
+    with pytest.raises(CheckpointError, match=r"'toy' cannot be used: .*streams"):
+        read_shape(row | {"streams": 0}, "toy")
+
+
 def test_heads_need_an_even_width() -> None:
     with pytest.raises(ConfigError, match=r"dim 20 .* with 4 heads.*multiple of 8"):
         DiffusionShape(dim=20, heads=4)

@@ -20,6 +20,7 @@ from speechadapt.decoders.masked_diffusion.tiny import tiny_network, tiny_vocabu
 from speechadapt.decoders.masked_diffusion.vocabulary import Vocabulary
 
 HEARD = Heard("mini-toy", "abc", "native", 0.1)
+STREAMS = ("streams", "prefix")
 
 
 @pytest.fixture
@@ -42,6 +43,29 @@ def test_a_model_comes_back_with_its_weights_in_half_precision(folder: Path) -> 
     assert not network.training
     assert vocabulary.encode("a b") == tiny_vocabulary().encode("a b")
     assert read_heard(read_config(folder), "toy") == HEARD
+
+
+def test_a_model_comes_back_with_its_streams(tmp_path: Path) -> None:
+    vocabulary = tiny_vocabulary()
+    made = tiny_network(vocabulary, 10, streams=2)
+    save_folder(tmp_path, made, vocabulary, HEARD, torch.float32)
+    network, _ = read_folder(tmp_path)
+    assert network.shape == made.shape
+    expected = made.state_dict()
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+    change(tmp_path, streams=1)
+    with pytest.raises(CheckpointError, match=r"5 are in excess \(\['streams.mixer.inner.bias'"):
+        read_folder(tmp_path)
+
+
+def test_a_folder_written_before_there_were_streams_is_a_plain_network(folder: Path) -> None:
+    path = folder / "config.json"
+    said = json.loads(path.read_text())
+    path.write_text(json.dumps({key: said[key] for key in said if key not in STREAMS}))
+    assert set(STREAMS) <= set(said)
+    network, _ = read_folder(folder)
+    assert network.streams is None
 
 
 def test_a_text_model_names_no_encoder(tmp_path: Path) -> None:

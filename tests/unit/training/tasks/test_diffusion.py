@@ -77,6 +77,26 @@ def test_the_adapter_stage_trains_what_hears_alone(build: Build, base: Path) -> 
     assert objective.groups() == {}
 
 
+def test_a_stage_that_asks_for_streams_trains_them(
+    build: Build, base: Path, tmp_path: Path
+) -> None:
+    init, wide = f"init={diffusion_folder(base)}", ("model.streams=2", "model.prefix=3")
+    objective = build("diffusion", "stage=adapter", init, *wide)
+    streams = {name for name, is_so in gradients(objective).items() if is_so and "streams" in name}
+    assert streams == {
+        "network.streams.prefixes",
+        *(f"network.streams.mixer.{part}" for part in ("inner.weight", "inner.bias")),
+        *(f"network.streams.mixer.{part}" for part in ("outer.weight", "outer.bias")),
+    }
+    objective.eval()
+    with torch.no_grad():
+        assert set(objective.evaluate()) == {"wer", "tones"}
+    objective.save(tmp_path)
+    later = build("diffusion", f"init={tmp_path}")
+    assert later.network.shape.streams == 2
+    assert not any(name.startswith(start) for start in later.groups() for name in streams)
+
+
 def test_the_decoder_stage_slows_the_lower_layers(build: Build, base: Path) -> None:
     init = f"init={diffusion_folder(base)}"
     rates = {
