@@ -80,7 +80,7 @@ class _Enough(Exception):  # noqa: N818 - nothing went wrong
 
 
 def layers_of(encoder: Encoder, layers: Sequence[int] = ()) -> tuple[int, ...]:
-    """Return the layers to look at; where none is named, one a sixth and one half of the way up.
+    """Return the layers to look at; where none is named, the first and one a third of the way up.
 
     Args:
         encoder: The encoder.
@@ -91,7 +91,7 @@ def layers_of(encoder: Encoder, layers: Sequence[int] = ()) -> tuple[int, ...]:
     """
     count = sum(role.endswith(".end") for role in encoder.sites)
     if not layers:
-        return tuple(sorted({count // 6, count // 2}))
+        return tuple(sorted({0, count // 3}))
     for layer in layers:
         if not 0 <= layer < count:
             raise SiteError(

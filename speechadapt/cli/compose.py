@@ -88,7 +88,7 @@ def index(
     data: Data = None,
     layer: Annotated[
         list[int] | None,
-        typer.Option(help="Layer that listens (repeatable); two of the lower half where none."),
+        typer.Option(help="Layer that listens (repeatable); the first and a third of the way up."),
     ] = None,
     threshold: Annotated[
         float, typer.Option(help="Strangeness beyond which no adapter is near.")

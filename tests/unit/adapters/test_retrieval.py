@@ -64,12 +64,15 @@ def test_layers_above_are_not_computed(load, clips):
     assert ran == []
 
 
-def test_two_layers_of_the_lower_half_are_the_default(load):
+def test_the_first_layer_and_one_a_third_of_the_way_up_are_the_default(load):
     encoder = load()
-    assert layers_of(encoder) == (0, 1)
+    assert layers_of(encoder) == (0,)
     assert layers_of(encoder, [1, 0, 1]) == (0, 1)
     with pytest.raises(SiteError, match=r"layer 2 was to be looked at, .* the layers 0 to 1"):
         layers_of(encoder, [0, 2])
+    last = encoder.sites["layer.1.end"]
+    encoder.sites = encoder.sites | {f"layer.{number}.end": last for number in range(6)}
+    assert layers_of(encoder) == (0, 2)
 
 
 def test_a_card_comes_back_from_its_folder(load, tmp_path):
