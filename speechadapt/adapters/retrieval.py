@@ -195,8 +195,7 @@ def _groups(said: Sequence[str]) -> Int[Tensor, " clips"]:
     counts = Counter(one for one in said if one)
     often = [one for one, count in counts.most_common(GROUPS) if count >= FEWEST_ALIKE]
     number = {one: place for place, one in enumerate(sorted(often))}
-    found = torch.tensor([number.get(one, len(number)) for one in said])
-    return found.unique(return_inverse=True)[1]
+    return torch.tensor([number.get(one, len(number)) for one in said])
 
 
 def save_card(card: RetrievalCard, folder: Path) -> Path:
