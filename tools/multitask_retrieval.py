@@ -65,7 +65,7 @@ def check(stage: Stage, items: Items, root: Path) -> dict[str, Any]:
     index = read_index(stage.folder_of_index)
 
     def describe(signals: Sequence[Any]) -> torch.Tensor:
-        return stage.described(signals, index.layer)
+        return stage.described(signals, index.layers)
 
     test = {task: describe([one for one, _ in rows]) for task, rows in items.items()}
     dev = {
@@ -89,7 +89,7 @@ def check(stage: Stage, items: Items, root: Path) -> dict[str, Any]:
     ]
     return {
         "kind": "retrieval",
-        "layer": index.layer,
+        "layers": list(index.layers),
         "accuracy": rates,
         "mean_accuracy": statistics.fmean(rates.values()),
         "false_abstain": abstained(index, torch.cat(list(test.values()))),
@@ -171,8 +171,8 @@ def section(line: Mapping[str, Any]) -> list[str]:
         f"The nearest adapter is the task's own for {100 * line['mean_accuracy']:.1f} % of the "
         f"test recordings (mean over the tasks; bar 95 %): {rates}. Of recordings that have an "
         f"adapter {100 * line['false_abstain']:.1f} % are left to the base (bar 5 %), of sounds "
-        f"that are no speech {100 * line['sounds_abstain']:.1f} % (bar 80 %). States of layer "
-        f"{line['layer']}.",
+        f"that are no speech {100 * line['sounds_abstain']:.1f} % (bar 80 %). States of the "
+        f"layers {', '.join(map(str, line['layers']))}.",
         "Recordings made elsewhere, and whether an expected adapter is nearest:",
     ]
     rows = [("recordings", "items", "expected %", "nearest"), ("---",) * 4]

@@ -21,7 +21,7 @@ from speechadapt.adapters.attach import active, remove, use
 from speechadapt.adapters.compose.route import RETRIEVER, Retriever
 from speechadapt.adapters.composed import compose, weights_noted
 from speechadapt.adapters.handle import attachment, attachments
-from speechadapt.adapters.retrieval import describe_clips, layer_of, make_card, save_card
+from speechadapt.adapters.retrieval import describe_clips, layers_of, make_card, save_card
 from speechadapt.adapters.retrieval_index import Index, build_index, save_index
 from speechadapt.adapters.weighers import ROW_WEIGHTS
 from speechadapt.audio.augment import Signal
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from multitask import Comparison
 
 Items = dict[str, list[tuple[Signal, Any]]]
-DESCRIBED = 200  # training recordings of a task that its card is made from, at most
+DESCRIBED = 2000  # training recordings of a task that its card is made from, at most
 TEST = "test"
 
 
@@ -220,23 +220,26 @@ class Stage:
 
     def index(self) -> Index:
         """Write the adapters' cards and their index, its threshold chosen on dev."""
-        layer = layer_of(self.encoder, None)
+        layers = layers_of(self.encoder)
         for task, folder in self.folders.items():
-            described = self.described(self._training(task), layer)
+            signals, said = self._training(task)
+            described = self.described(signals, layers)
             text = self.comparison.texts[task]
-            save_card(make_card(self.encoder, task, described, layer, text), folder)
+            save_card(make_card(self.encoder, task, described, layers, text, said), folder)
         index = build_index(self.encoder, list(self.folders.values()), self.folder_of_index)
         dev = [signal for items in self.comparison.ground.dev.values() for signal, _ in items]
-        index = index.calibrated(self.described(dev, layer))
+        index = index.calibrated(self.described(dev, layers))
         save_index(index, self.folder_of_index)
         return index
 
-    def described(self, signals: Sequence[Signal], layer: int, rows: int = 16) -> torch.Tensor:
+    def described(
+        self, signals: Sequence[Signal], layers: Sequence[int], rows: int = 16
+    ) -> torch.Tensor:
         """Describe recordings, in batches of like length.
 
         Args:
             signals: Mono samples.
-            layer: The layer that listens.
+            layers: The layers that listen.
             rows: Recordings in a batch.
         """
         order = sorted(range(len(signals)), key=lambda place: len(signals[place]))
@@ -244,15 +247,17 @@ class Stage:
         for start in range(0, len(order), rows):
             places = order[start : start + rows]
             parts = describe_clips(
-                self.encoder, self.clips([signals[place] for place in places]), layer
+                self.encoder, self.clips([signals[place] for place in places]), layers
             )
             found |= dict(zip(places, parts, strict=True))
         return torch.stack([found[place] for place in range(len(signals))])
 
-    def _training(self, task: str) -> list[Signal]:
+    def _training(self, task: str) -> tuple[list[Signal], list[str]]:
+        """Return training recordings of a task, and what is said in them."""
         rows = [row for row in self.objective.speech.utterances if task_of(row) == task]
-        step = max(1, len(rows) // DESCRIBED)
-        return [own.read_own(row, 16000)[0] for row in rows[::step][:DESCRIBED]]
+        chosen = rows[:: max(1, len(rows) // DESCRIBED)][:DESCRIBED]
+        said = [row.text or "" for row in chosen]
+        return [own.read_own(row, 16000)[0] for row in chosen], said
 
 
 def routing(

@@ -2,13 +2,16 @@
 
     w = softmax(-d^2 / (2 temperature)) over the `top` nearest        0 for all where none is near
 
-Distances are taken after whitening: every size is divided by the pooled spread within adapters
-and, where the cards hold examples, the shrunk covariance within adapters is taken out too. Whether
-the nearest adapter is near at all is judged by how far its own examples lie (`strangeness`: 1 is as
-far as most of them).
+d is the distance to the nearest centroid of an adapter, after whitening: the shrunk covariance of
+recordings around their centroid is taken out, every adapter counting alike in it. That is
+discriminant analysis with several centroids for a class; where recordings that say the same share
+one, what is left is how voices, rooms and microphones differ. Whether the nearest adapter is near
+at all is judged by how far its own examples lie (`strangeness`: 1 is as far as most of them).
 
-Source: https://arxiv.org/abs/1807.03888 (Mahalanobis distance to the nearest class, for what is of
-    none); Ledoit and Wolf 2004 for the shrinkage
+Source: Zhu and Martinez, Subclass discriminant analysis, PAMI 2006; https://arxiv.org/abs/1807.03888
+    (Mahalanobis distance to the nearest class, for what is of none); Ledoit and Wolf 2004 for the
+    shrinkage
+Differs: centroids are of recordings with one transcript, not of clusters; no axes are dropped.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -36,7 +39,7 @@ from speechadapt.encoders.base import Encoder
 INDEX = "adapter_index.json"
 WEIGHTS = "adapter_index.safetensors"
 FORMAT = "speechadapt adapter index"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 QUANTILE = 0.9  # of an adapter's own examples: the distance that counts as 1
 _LEAST = 1e-6
 FEWEST = 3  # examples below which nothing can be said about how far they lie
@@ -67,9 +70,10 @@ class Index:
 
     Args:
         entries: The adapters.
-        layer: The layer by which recordings are described.
+        layers: The layers by which recordings are described.
         base: Fingerprint of the encoder's weights.
-        centroids: One per adapter, whitened.
+        centroids: One or more per adapter, whitened.
+        owners: Which adapter every centroid belongs to; each has one.
         shift: Taken from a description before it is whitened.
         whitening: The map that whitens it.
         threshold: Strangeness beyond which nothing is near.
@@ -77,9 +81,10 @@ class Index:
     """
 
     entries: tuple[Entry, ...]
-    layer: int
+    layers: tuple[int, ...]
     base: str
-    centroids: Float[Tensor, "adapters whitened"]
+    centroids: Float[Tensor, "groups whitened"]
+    owners: Int[Tensor, " groups"]
     shift: Float[Tensor, " size"]
     whitening: Float[Tensor, "size whitened"]
     threshold: float
@@ -97,7 +102,10 @@ class Index:
             described: From `retrieval.describe_clips`.
         """
         white = (described - self.shift) @ self.whitening
-        return torch.cdist(white, self.centroids) / self._reach().mean()
+        near = torch.full((len(described), len(self.entries)), math.inf)
+        owners = self.owners.expand(len(described), -1)
+        near = near.scatter_reduce(1, owners, torch.cdist(white, self.centroids), "amin")
+        return near / self._reach().mean()
 
     def strangeness(self, described: Described) -> Float[Tensor, " clips"]:
         """Return how far recordings are from the nearest adapter, by that adapter's own examples.
@@ -193,7 +201,7 @@ def build_index(
     cards = [read_card(folder) for folder in folders]
     base = str(base_of(encoder)["fingerprint"])
     _check_cards(cards, base)
-    shift, whitening = _whitening(cards)
+    shift, whitening = whiten(cards)
     entries = []
     for card, folder in zip(cards, folders, strict=True):
         stored = store.read(folder)
@@ -201,9 +209,9 @@ def build_index(
         where = os.path.relpath(folder.resolve(), target.resolve())
         reach = _reach(card, whitening)
         entries.append(Entry(card.name, where, fingerprint(stored), card.text, reach))
-    centroids = torch.stack([(card.centroid - shift) @ whitening for card in cards])
-    layer = cards[0].layer
-    index = Index(tuple(entries), layer, base, centroids, shift, whitening, threshold, target)
+    places = placed(cards, shift, whitening)
+    layers = cards[0].layers
+    index = Index(tuple(entries), layers, base, *places, shift, whitening, threshold, target)
     save_index(index, target)
     return index
 
@@ -215,11 +223,12 @@ def save_index(index: Index, folder: Path) -> Path:
         index: The index.
         folder: Made where it is missing.
     """
-    tensors = {"centroids": index.centroids, "shift": index.shift, "whitening": index.whitening}
+    tensors = {"centroids": index.centroids, "owners": index.owners}
+    tensors |= {"shift": index.shift, "whitening": index.whitening}
     plain = {key: tensor.contiguous().clone() for key, tensor in tensors.items()}
     atomic_write(folder / WEIGHTS, lambda path: save_file(plain, path, {"format": "pt"}))
-    facts = {"format": FORMAT, "format_version": FORMAT_VERSION, "layer": index.layer}
-    facts |= {"base": index.base, "threshold": index.threshold}
+    facts = {"format": FORMAT, "format_version": FORMAT_VERSION}
+    facts |= {"layers": list(index.layers), "base": index.base, "threshold": index.threshold}
     atomic_write_json(folder / INDEX, facts | {"adapters": [asdict(one) for one in index.entries]})
     return folder
 
@@ -236,15 +245,20 @@ def read_index(folder: Path) -> Index:
     """
     try:
         facts = read_json(folder / INDEX)
-        if facts["format"] != FORMAT or facts["format_version"] > FORMAT_VERSION:
-            raise ValueError(f"format {facts['format']} {facts['format_version']}")
+        found = facts["format"], facts["format_version"]
+        if found != (FORMAT, FORMAT_VERSION):
+            raise ValueError(
+                f"{found[0]}, version {found[1]}; this release reads {FORMAT}, version "
+                f"{FORMAT_VERSION}"
+            )
         entries = tuple(Entry(**row) for row in facts["adapters"])
         tensors = store.read_tensors(folder, WEIGHTS)
         index = Index(
             entries,
-            int(facts["layer"]),
+            tuple(int(layer) for layer in facts["layers"]),
             str(facts["base"]),
             tensors["centroids"],
+            tensors["owners"],
             tensors["shift"],
             tensors["whitening"],
             float(facts["threshold"]),
@@ -268,22 +282,35 @@ def _check_cards(cards: Sequence[RetrievalCard], base: str) -> None:
                 f"the card of '{card.name}' was made with the weights {card.base[:8]}..., this "
                 f"encoder has {base[:8]}.... Make it again with this one."
             )
-        if card.layer != first.layer:
+        if card.layers != first.layers:
             raise CheckpointError(
-                f"the card of '{card.name}' is of layer {card.layer}, that of '{first.name}' of "
-                f"layer {first.layer}. Make them with one layer."
+                f"the card of '{card.name}' is of the layers {_listed(card.layers)}, that of "
+                f"'{first.name}' of {_listed(first.layers)}. Make them with the same layers."
             )
         if names.count(card.name) > 1:
             raise ConfigError(f"two adapters of the index are called '{card.name}'. Rename one.")
 
 
-def _whitening(cards: Sequence[RetrievalCard]) -> tuple[Tensor, Tensor]:
-    """Return what is taken from a description, and the map after which spreads are one."""
-    shift = torch.stack([card.centroid for card in cards]).mean(0)
-    pooled = torch.stack([card.spread for card in cards]).square().mean(0).sqrt()
+def _listed(layers: Sequence[int]) -> str:
+    return ", ".join(map(str, layers))
+
+
+def whiten(
+    cards: Sequence[RetrievalCard],
+) -> tuple[Float[Tensor, " size"], Float[Tensor, "size whitened"]]:
+    """Return what is taken from a description, and the map after which residuals are white.
+
+    Args:
+        cards: Of one base and the same layers.
+    """
+    shift = torch.stack([card.centroids.mean(0) for card in cards]).mean(0)
+    # an adapter of few recordings counts as much as one of many
+    residuals = [card.residuals / math.sqrt(len(card.residuals)) for card in cards]
+    within = torch.cat(residuals) * math.sqrt(sum(map(len, residuals)) / len(cards))
+    pooled = within.square().mean(0).sqrt()
     # what never varies within an adapter would be divided by nothing
     scale = torch.where(pooled > _LEAST, 1 / pooled.clamp(min=_LEAST), 0.0)
-    within = torch.cat([card.examples - card.centroid for card in cards]) * scale
+    within = within * scale
     if len(within) < FEWEST * len(cards):
         return shift, torch.diag(scale)
     from sklearn.covariance import ledoit_wolf  # type: ignore[import-untyped]
@@ -294,10 +321,25 @@ def _whitening(cards: Sequence[RetrievalCard]) -> tuple[Tensor, Tensor]:
     return shift, (scale.double()[:, None] * vectors / values.sqrt()).float()
 
 
+def placed(
+    cards: Sequence[RetrievalCard], shift: Tensor, whitening: Tensor
+) -> tuple[Float[Tensor, "groups whitened"], Int[Tensor, " groups"]]:
+    """Return the whitened centroids of all cards, and which card each is of.
+
+    Args:
+        cards: Of one base and the same layers.
+        shift: Of shape `[size]`, from `whiten`.
+        whitening: Of shape `[size, whitened]`, from `whiten`.
+    """
+    centroids = torch.cat([(card.centroids - shift) @ whitening for card in cards])
+    sizes = torch.tensor([len(card.centroids) for card in cards])
+    return centroids, torch.arange(len(cards)).repeat_interleave(sizes)
+
+
 def _reach(card: RetrievalCard, whitening: Tensor) -> float:
     if len(card.examples) < FEWEST:
         return math.sqrt(whitening.shape[1])
-    own = ((card.examples - card.centroid) @ whitening).norm(dim=1)
+    own = (card.residuals @ whitening).norm(dim=1)
     return max(float(own.quantile(QUANTILE)), _LEAST)
 
 

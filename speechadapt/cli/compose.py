@@ -69,7 +69,7 @@ def fuse(
     settings = [*(setting or []), *(["method=mean"] if method is Way.MEAN else [])]
     kind = "fuse" if method is Way.MEAN else method.value
     value = parse(f"{kind}({', '.join([*names, *settings])})")
-    clips = [] if data is None else [clip for _, clip in _read_tasks(data, encoder)]
+    clips = [] if data is None else [clip for _, clip, _ in _read_tasks(data, encoder)]
     (made,) = compose(encoder, value, name="fused", clips=clips)
     handle = attachment(encoder, made)
     if handle.composition is None:
@@ -87,7 +87,8 @@ def index(
     output: Output,
     data: Data = None,
     layer: Annotated[
-        int | None, typer.Option(help="Layer that listens; a third of the way up where none.")
+        list[int] | None,
+        typer.Option(help="Layer that listens (repeatable); the first and a third of the way up."),
     ] = None,
     threshold: Annotated[
         float, typer.Option(help="Strangeness beyond which no adapter is near.")
@@ -97,9 +98,11 @@ def index(
     """Write the index from which `--adapter "auto(INDEX)"` chooses adapters for each utterance.
 
     --data gives every adapter's training recordings, as rows whose `task` is the adapter's name;
-    what they sound like is kept in a card in its folder. Without --data the cards must be there.
+    what they sound like is kept in a card in its folder. Where rows have a `text`, recordings that
+    say the same are kept apart, which tells tasks of few words from one another. Without --data
+    the cards must be there.
     """
-    from speechadapt.adapters.retrieval import describe_clips, layer_of, make_card, save_card
+    from speechadapt.adapters.retrieval import describe_clips, layers_of, make_card, save_card
     from speechadapt.adapters.retrieval_index import build_index
     from speechadapt.cli.adapters import _load_base
 
@@ -107,18 +110,21 @@ def index(
     if data is not None:
         import torch
 
-        number = layer_of(encoder, layer)
+        layers = layers_of(encoder, layer or ())
         heard: dict[str, list[torch.Tensor]] = {}
-        for task, clip in _read_tasks(data, encoder):
-            heard.setdefault(task, []).append(describe_clips(encoder, [clip], number))
+        said: dict[str, list[str]] = {}
+        for task, clip, text in _read_tasks(data, encoder):
+            heard.setdefault(task, []).append(describe_clips(encoder, [clip], layers))
+            said.setdefault(task, []).append(text)
         for folder, name in zip(folders, _names(folders), strict=True):
             if name not in heard:
                 raise ConfigError(
                     f"'{data}' has no row whose task is '{name}', the name of '{folder}'. It has "
                     f"{', '.join(sorted(heard))}."
                 )
-            described = torch.cat(heard[name])
-            save_card(make_card(encoder, name, described, number, _text(folder, name)), folder)
+            described, words = torch.cat(heard[name]), _text(folder, name)
+            card = make_card(encoder, name, described, layers, words, said[name])
+            save_card(card, folder)
     made = build_index(encoder, folders, output, threshold)
     print(f"{output} indexes {len(made.entries)} adapters: {', '.join(made.names)}")
 
@@ -163,7 +169,7 @@ def _attached(encoder: Encoder, folders: list[Path]) -> list[str]:
     return names
 
 
-def _read_tasks(data: Path, encoder: Encoder) -> list[tuple[str, Clip]]:
+def _read_tasks(data: Path, encoder: Encoder) -> list[tuple[str, Clip, str]]:
     import torch
 
     from speechadapt.data.own import read_own
@@ -172,7 +178,7 @@ def _read_tasks(data: Path, encoder: Encoder) -> list[tuple[str, Clip]]:
     rate, suite = encoder.sample_rate, read_suite(data)
     most = None if encoder.window_s is None else int(encoder.window_s * rate)
     return [
-        (task, torch.from_numpy(read_own(row, rate)[0][:most]))
+        (task, torch.from_numpy(read_own(row, rate)[0][:most]), row.text or "")
         for task in suite
         for row in suite.of(task)
     ]

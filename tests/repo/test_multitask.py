@@ -32,7 +32,7 @@ from tests.tiny_tasks import SHORT, base_folder
 
 RETRIEVAL = {
     "kind": "retrieval",
-    "layer": 1,
+    "layers": [1, 3],
     "accuracy": {"low": 1.0, "high_room": 0.5},
     "mean_accuracy": 0.75,
     "false_abstain": 0.04,
@@ -316,7 +316,7 @@ def test_few_recordings_are_learnt_from_once_for_each_way_and_seed(
 def test_strangers_are_left_to_the_base_and_the_rest_finds_its_adapter() -> None:
     centres = torch.tensor([[0.0, 0.0], [10.0, 0.0]])
     entries = tuple(Entry(name, name, "", "", 1.0) for name in ("low", "high"))
-    index = Index(entries, 1, "", centres, torch.zeros(2), torch.eye(2), 2.0)
+    index = Index(entries, (1,), "", centres, torch.arange(2), torch.zeros(2), torch.eye(2), 2.0)
     near = {"low": torch.tensor([[0.5, 0.0], [9.5, 0.5]]), "high": torch.tensor([[10.0, 1.0]])}
     found = multitask_retrieval.nearest(index, near)
     assert found == {"low": {"low": 1, "high": 1}, "high": {"high": 1}}

@@ -72,7 +72,7 @@ class Retriever:
         Args:
             clips: Mono signals at the encoder's sample rate.
         """
-        described = describe_clips(self.encoder, clips, self.index.layer)
+        described = describe_clips(self.encoder, clips, self.index.layers)
         config = self.config
         return self.index.weights(described, config.top, config.temperature, config.threshold)
 

@@ -8,11 +8,27 @@ import torch
 
 from speechadapt.adapters import store
 from speechadapt.adapters.retrieval import describe_clips, make_card, read_card, save_card
-from speechadapt.adapters.retrieval_index import INDEX, build_index, read_index, save_index
+from speechadapt.adapters.retrieval_index import (
+    INDEX,
+    Entry,
+    Index,
+    build_index,
+    placed,
+    read_index,
+    save_index,
+    whiten,
+)
 from speechadapt.core.errors import CheckpointError, ConfigError
 from tests.unit.adapters.sounds import KINDS, sounds
 
 TEXTS = {"low": "low hum of Arabic digits", "high": "high Arabic words", "noise": "noisy digits"}
+
+
+def index_of(cards):
+    """Return an index of cards whose adapters are nowhere."""
+    shift, whitening = whiten(cards)
+    entries = tuple(Entry(card.name, card.name, "", "", 1.0) for card in cards)
+    return Index(entries, (0,), "", *placed(cards, shift, whitening), shift, whitening, 2.0)
 
 
 @pytest.fixture
@@ -22,14 +38,14 @@ def indexed(load, trained, tmp_path):
     folders = []
     for handle, kind in zip(trained(encoder), KINDS, strict=True):
         folder = store.save(handle, tmp_path / kind)
-        described = describe_clips(encoder, sounds(kind, 12), 0)
-        save_card(make_card(encoder, kind, described, 0, TEXTS[kind]), folder)
+        described = describe_clips(encoder, sounds(kind, 12), [0])
+        save_card(make_card(encoder, kind, described, [0], TEXTS[kind]), folder)
         folders.append(folder)
     return encoder, folders
 
 
 def heard(encoder, kind, count=5):
-    return describe_clips(encoder, sounds(kind, count, first=100), 0)
+    return describe_clips(encoder, sounds(kind, count, first=100), [0])
 
 
 def test_recordings_find_the_adapter_of_their_kind(indexed, tmp_path):
@@ -89,20 +105,69 @@ def test_an_index_comes_back(indexed, tmp_path):
     index = build_index(encoder, folders, tmp_path / "index", threshold=3.0)
     again = read_index(tmp_path / "index")
     assert again.entries == index.entries
-    assert (again.threshold, again.layer) == (3.0, 0)
+    assert (again.threshold, again.layers) == (3.0, (0,))
+    assert torch.equal(again.owners, torch.tensor([0, 1, 2]))
     described = heard(encoder, "high")
     assert torch.equal(again.weights(described), index.weights(described))
     assert [again.part_folder(one).resolve() for one in again.entries] == folders
 
 
-def test_cards_without_enough_examples_are_whitened_by_their_spread(indexed, tmp_path):
-    encoder, folders = indexed
-    for folder in folders:
-        card = read_card(folder)
-        save_card(replace(card, examples=card.examples[:1]), folder)
-    index = build_index(encoder, folders, tmp_path / "index")
-    assert torch.equal(index.whitening, torch.diag(index.whitening.diagonal()))
-    assert index.weights(heard(encoder, "low"), threshold=1e9).argmax(1).tolist() == [0] * 5
+def test_words_keep_tasks_of_the_same_voices_apart(load):
+    """Two tasks of two words each: a word's direction says nothing, its place does."""
+    words = torch.tensor([[8.0, 0.0], [-8.0, 0.0], [0.0, 8.0], [0.0, -8.0]])
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(4, 40, 2, generator=generator)
+    heard = {"across": (words[:2, None] + noise[:2]), "upright": (words[2:, None] + noise[2:])}
+    said = [word for word in "ab" for _ in range(40)]
+    encoder = load()
+    right = {}
+    for name, texts in (("one centroid", []), ("one for each word", said)):
+        cards = [
+            make_card(encoder, task, rows.flatten(0, 1), [0], said=texts)
+            for task, rows in heard.items()
+        ]
+        index = index_of(cards)
+        tests = torch.cat([rows.flatten(0, 1) for rows in heard.values()])
+        found = index.distances(tests).argmin(1)
+        right[name] = float((found == torch.arange(2).repeat_interleave(80)).float().mean())
+    assert right["one for each word"] > 0.99
+    assert right["one centroid"] < 0.7
+
+
+def test_the_distance_to_an_adapter_is_that_to_its_nearest_centroid(load):
+    encoder = load()
+    rows = torch.tensor([[0.0, 0.0], [9.0, 0.0], [0.0, 50.0]]).repeat_interleave(4, 0)
+    rows = rows + torch.tensor([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]]).repeat(3, 1)
+    said = [word for word in "ab" for _ in range(4)]
+    cards = [
+        make_card(encoder, "words", rows[:8], [0], said=said),
+        make_card(encoder, "rest", rows[8:], [0]),
+    ]
+    index = index_of(cards)
+    assert index.owners.tolist() == [0, 0, 1]
+    found = index.distances(torch.tensor([[0.0, 0.0], [9.0, 0.0], [0.0, 50.0]]))
+    torch.testing.assert_close(found[[0, 1, 2], [0, 0, 1]], torch.zeros(3), rtol=0, atol=1e-4)
+    assert (found[[0, 1, 2], [1, 1, 0]] > 3).all()
+
+
+def test_a_task_of_few_recordings_shapes_the_map_as_much_as_one_of_many(load):
+    encoder = load()
+    generator = torch.Generator().manual_seed(1)
+    wide, narrow = torch.tensor([4.0, 1.0]), torch.tensor([1.0, 4.0])
+    few = wide * torch.randn(60, 2, generator=generator)
+    many = narrow * torch.randn(240, 2, generator=generator)
+    cards = [make_card(encoder, "few", few, [0]), make_card(encoder, "many", many, [0])]
+    _, whitening = whiten(cards)
+    covariance = torch.linalg.inv(whitening @ whitening.T)
+    spread = covariance.diagonal()
+    assert 0.6 < float(spread[0] / spread[1]) < 1.7  # 0.3 if recordings counted alike
+
+
+def test_cards_of_hardly_any_recordings_are_whitened_by_their_spread(load):
+    rows = torch.tensor([[0.0, 0.0], [2.0, 4.0]])
+    cards = [make_card(load(), name, rows, [0]) for name in "abc"]
+    _, whitening = whiten(cards)
+    torch.testing.assert_close(whitening, torch.diag(torch.tensor([1.0, 0.5])))
 
 
 def test_an_empty_index_is_refused(indexed, tmp_path):
@@ -118,8 +183,10 @@ def test_an_empty_index_is_refused(indexed, tmp_path):
 def test_a_card_of_another_base_or_layer_is_named(indexed, tmp_path):
     encoder, folders = indexed
     card = read_card(folders[1])
-    save_card(replace(card, layer=1), folders[1])
-    with pytest.raises(CheckpointError, match="card of 'high' is of layer 1, that of 'low'"):
+    save_card(replace(card, layers=(1, 2)), folders[1])
+    with pytest.raises(
+        CheckpointError, match="card of 'high' is of the layers 1, 2, that of 'low'"
+    ):
         build_index(encoder, folders, tmp_path / "index")
     save_card(replace(card, base="0" * 64), folders[1])
     with pytest.raises(CheckpointError, match="card of 'high' was made with the weights 00000000"):
@@ -138,4 +205,7 @@ def test_a_missing_or_damaged_index_is_refused(indexed, tmp_path):
     facts = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(facts | {"format": "x"}), encoding="utf-8")
     with pytest.raises(CheckpointError, match="was to be read as an index"):
+        read_index(tmp_path / "index")
+    path.write_text(json.dumps(facts | {"format_version": 1}), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"version 1; this release reads .* version 2"):
         read_index(tmp_path / "index")

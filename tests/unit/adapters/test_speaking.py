@@ -46,8 +46,8 @@ def test_chosen_adapters_are_named_and_an_abstaining_row_names_none(load, traine
     folders = []
     for handle, kind in zip(trained(encoder, names="ab"), ("low", "noise"), strict=True):
         folders.append(store.save(handle, tmp_path / kind))
-        described = describe_clips(encoder, sounds(kind, 12), 0)
-        save_card(make_card(encoder, kind, described, 0), folders[-1])
+        described = describe_clips(encoder, sounds(kind, 12), [0])
+        save_card(make_card(encoder, kind, described, [0]), folders[-1])
     build_index(encoder, folders, tmp_path / "index", threshold=5.0)
     names = compose(encoder, f"auto({tmp_path / 'index'})")
     clips = [sound("noise", 50), sound("clicks", 51), sound("low", 52)]

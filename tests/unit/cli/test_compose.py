@@ -53,7 +53,8 @@ def manifest(tmp_path: Path) -> Path:
         for number, clip in enumerate(sounds(kind, 6)):
             name = f"{kind}{number}.wav"
             soundfile.write(tmp_path / name, clip.numpy(), 16000)
-            rows.append({"audio_filepath": name, "task": kind})
+            text = "even" if number % 2 else "odd"
+            rows.append({"audio_filepath": name, "task": kind, "text": text})
     path = tmp_path / "mix.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     return path
@@ -86,9 +87,11 @@ def test_merged_adapters_are_one_ordinary_adapter(base, write, manifest, tmp_pat
 def test_an_index_is_made_and_searched(base, write, manifest, tmp_path, capsys):
     folders = [write(name, seed=seed) for seed, name in enumerate(KINDS)]
     target = tmp_path / "index"
-    words = ["--base", base, "--data", manifest, "-o", target, "--layer", 1]
+    words = ["--base", base, "--data", manifest, "-o", target, "--layer", 1, "--layer", 0]
     assert run("index", *folders, *words) == 0
-    assert read_index(target).layer == 1
+    assert read_index(target).layers == (0, 1)
+    # what is said three times or more is kept apart
+    assert read_index(target).owners.tolist() == [0, 0, 1, 1]
     capsys.readouterr()
     assert run("search", "arabic", "noises", "--index", target, "--json") == 0
     found = json.loads(capsys.readouterr().out)

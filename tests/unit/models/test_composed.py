@@ -109,8 +109,8 @@ def test_adapters_are_chosen_for_each_clip(write, ctc_folder, tmp_path) -> None:
     folders = []
     for seed, (name, clips) in enumerate(kinds.items()):
         folders.append(write(name, seed))
-        described = describe_clips(encoder, clips, 0)
-        save_card(make_card(encoder, name, described, 0), folders[-1])
+        described = describe_clips(encoder, clips, [0])
+        save_card(make_card(encoder, name, described, [0]), folders[-1])
     build_index(encoder, folders, tmp_path / "index", threshold=1e9)
     recogniser = load(ctc_folder, adapter=f"auto({tmp_path / 'index'})")
     recogniser.margin_s = 0.0

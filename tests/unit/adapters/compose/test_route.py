@@ -25,8 +25,8 @@ def index(load, trained, tmp_path):
     folders = []
     for handle, kind in zip(handles, KINDS, strict=True):
         folders.append(store.save(handle, tmp_path / kind))
-        described = describe_clips(encoder, sounds(kind, 12), 0)
-        save_card(make_card(encoder, kind, described, 0), folders[-1])
+        described = describe_clips(encoder, sounds(kind, 12), [0])
+        save_card(make_card(encoder, kind, described, [0]), folders[-1])
     build_index(encoder, folders, tmp_path / "index", threshold=5.0)
     return tmp_path / "index"
 
