@@ -60,8 +60,10 @@ class Cleaner:
     @property
     def trained(self) -> nn.ModuleDict:
         """What is trained and saved, by name: `adapter` and, where there is one, `front`."""
-        front = {} if self.front is None else {"front": self.front}
-        return nn.ModuleDict({"adapter": self.handle.module} | front)
+        parts: dict[str, nn.Module] = {"adapter": self.handle.module}
+        if self.front is not None:
+            parts["front"] = self.front
+        return nn.ModuleDict(parts)
 
     def extract(
         self, waveforms: Sequence[Clip]
