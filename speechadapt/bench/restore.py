@@ -187,7 +187,7 @@ def measure_restorer(options: RestoreBench) -> dict[str, Any]:
     }
     parts = {
         "encoder": restorer.cleaner.encoder.model,
-        "cleaner": restorer.cleaner.handle.module,
+        "cleaner": restorer.cleaner.trained,
         "vocoder": restorer.vocoder,
     }
     note = f"one recording of {options.seconds:g} s"

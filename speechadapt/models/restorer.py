@@ -107,13 +107,15 @@ class Restorer:
         Weights by hash, the vocoder's settings, the precision, and the versions of the packages
         whose change may change a sample. Not the device.
         """
-        model = self.cleaner.encoder.model
+        cleaner, model = self.cleaner, self.cleaner.encoder.model
+        front = {} if cleaner.front is None else {"front": fingerprint_module(cleaner.front)}
         return {
             "weights": {
                 "encoder": fingerprint_module(model),
-                "cleaner": fingerprint_module(self.cleaner.handle.module),
+                "cleaner": fingerprint_module(cleaner.handle.module),
                 "vocoder": fingerprint_module(self.vocoder),
-            },
+            }
+            | front,
             "vocoder": {"kind": self.vocoder.kind} | asdict(self.vocoder.config),
             "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
             "versions": {package: version(package) for package in _VERSIONS},

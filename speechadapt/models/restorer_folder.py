@@ -15,7 +15,7 @@ from speechadapt.encoders.source import quiet_progress
 from speechadapt.models.build import RESTORER, RESTORER_TYPE, find_model
 from speechadapt.models.card import bundled_models
 from speechadapt.models.restorer import Restorer
-from speechadapt.restoration.cleaner import Cleaner, cleaner_layer, load_cleaner
+from speechadapt.restoration.cleaner import attach_cleaner, cleaner_layer, load_cleaner
 from speechadapt.restoration.cut import load_cut
 from speechadapt.restoration.vocoder_folder import load_vocoder, read_vocoder, save_vocoder
 
@@ -68,10 +68,10 @@ def assemble(
         shutil.rmtree(folder / name, ignore_errors=True)
     dtype = torch.float16 if half else torch.float32
     cut = _write_encoder(known.encoder, folder / "encoder", dtype)
-    handle = store.load(cut, cleaner, name=known.handle.name, any_base=True)
-    handle.module.to(dtype)
-    training, scores = (handle.notes.get(key) for key in ("training", "scores"))
-    Cleaner(cut, handle).save(folder / "cleaner", training, scores)
+    kept = attach_cleaner(cut, cleaner, any_base=True)
+    kept.trained.to(dtype)
+    training, scores = (kept.handle.notes.get(key) for key in ("training", "scores"))
+    kept.save(folder / "cleaner", training, scores)
     made = load_vocoder(vocoder)
     save_vocoder(made.to(dtype), folder / "vocoder", features)
     facts = {

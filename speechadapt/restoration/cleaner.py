@@ -1,8 +1,9 @@
 """The feature cleaner: a frozen encoder, cut after a layer, and an adapter that undoes damage.
 
 The adapter stands at the last feed-forward of every kept layer (`ffn2` of a Conformer) and its
-output is what the same frozen encoder, with no adapter, makes of the clean signal. A saved cleaner
-is a saved adapter (`adapters.store`) whose `head` entry says after which layer the encoder ends.
+output is what the same frozen encoder, with no adapter, makes of the clean signal. A front
+(`restoration.front`) may change what the encoder hears, too. A saved cleaner is a saved adapter
+(`adapters.store`) whose `head` entry says after which layer the encoder ends, and holds the front.
 
 Source: Miipher-2, https://arxiv.org/abs/2505.04457 (parallel adapters on a frozen USM); low-rank
     adapters in their place as in Sidon, https://arxiv.org/abs/2509.17052.
@@ -11,19 +12,23 @@ Source: Miipher-2, https://arxiv.org/abs/2505.04457 (parallel adapters on a froz
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from speechadapt.adapters import store
 from speechadapt.adapters.attach import active, attach
 from speechadapt.adapters.handle import Handle
+from speechadapt.core.bind import bind
 from speechadapt.core.errors import CheckpointError
 from speechadapt.core.shapes import Clip, Frames, Lengths
+from speechadapt.encoders.features import seamless_fbank
 from speechadapt.restoration.cut import load_cut
+from speechadapt.restoration.front import Front, FrontConfig
 
 if TYPE_CHECKING:
     from speechadapt.encoders.w2v_bert import W2vBertEncoder
@@ -40,23 +45,49 @@ class Cleaner:
     Args:
         encoder: Ends after the layer whose features are cleaned.
         handle: The adapter.
+        front: Changes what the encoder hears; None lets it hear the degraded signal as it is.
     """
 
     encoder: W2vBertEncoder
     handle: Handle
+    front: Front | None = None
 
     @property
     def layer(self) -> int:
         """The layer whose features these are, counted from 1."""
         return int(self.encoder.model.config.num_hidden_layers)
 
+    @property
+    def trained(self) -> nn.ModuleDict:
+        """What is trained and saved, by name: `adapter` and, where there is one, `front`."""
+        parts: dict[str, nn.Module] = {"adapter": self.handle.module}
+        if self.front is not None:
+            parts["front"] = self.front
+        return nn.ModuleDict(parts)
+
+    def extract(
+        self, waveforms: Sequence[Clip]
+    ) -> tuple[Float[Tensor, "batch frames stacked"], Lengths]:
+        """Compute the features that `clean` takes: log-mels as they are where there is a front.
+
+        Args:
+            waveforms: Mono at 16 kHz, full scale 1.0.
+        """
+        if self.front is None:
+            return self.encoder.extract(waveforms)
+        extractor = self.encoder.extractor
+        sizes = extractor.stride, extractor.num_mel_bins
+        return seamless_fbank(waveforms, *sizes, normalise=False)
+
     def clean(self, features: Tensor, lengths: Lengths) -> Frames:
         """Predict clean features.
 
         Args:
-            features: Of degraded signals, as the encoder's `extract` gives them.
+            features: Of degraded signals, as `extract` gives them.
             lengths: Valid frames per row.
         """
+        if self.front is not None:
+            features = self.front(features, lengths)
         with active(self.encoder, self.handle.name):
             frames: Tensor = self.encoder(features, lengths)[0]
         return frames
@@ -80,10 +111,12 @@ class Cleaner:
         Args:
             waveforms: Mono at 16 kHz, full scale 1.0.
         """
-        features, lengths = self.encoder.extract(waveforms)
+        features, lengths = self.extract(waveforms)
         first = next(self.encoder.model.parameters())
         lengths = lengths.to(first.device)
-        return self.clean(features.to(first.device, first.dtype), lengths), lengths
+        # a front takes the mean of log-mels out before it leaves float32
+        dtype = first.dtype if self.front is None else features.dtype
+        return self.clean(features.to(first.device, dtype), lengths), lengths
 
     def save(
         self,
@@ -91,7 +124,7 @@ class Cleaner:
         training: Mapping[str, Any] | None = None,
         scores: Mapping[str, Any] | None = None,
     ) -> Path:
-        """Write the adapter and the layer its encoder ends after.
+        """Write the adapter, the front and the layer that the encoder ends after.
 
         Args:
             folder: Is made.
@@ -101,9 +134,13 @@ class Cleaner:
         Raises:
             CheckpointError: A tensor holds NaN or infinity.
         """
-        head = {"kind": KIND, "layer": self.layer}
+        head: dict[str, Any] = {"kind": KIND, "layer": self.layer}
+        tensors: dict[str, Tensor] = {}
+        if self.front is not None:
+            head["front"] = asdict(self.front.config)
+            tensors = self.front.state_dict()
         return store.save(
-            self.handle, folder, training=training, scores=scores, head={}, head_config=head
+            self.handle, folder, training=training, scores=scores, head=tensors, head_config=head
         )
 
 
@@ -113,8 +150,9 @@ def make_cleaner(
     config: Any = None,
     roles: Sequence[str] = ROLES,
     train_norms: str = "none",
+    front: FrontConfig | None = None,
 ) -> Cleaner:
-    """Attach an untrained adapter to a cut encoder.
+    """Attach an untrained adapter to a cut encoder, and put an untrained front before it.
 
     Args:
         encoder: Of `load_cut`.
@@ -123,6 +161,7 @@ def make_cleaner(
         config: The method's settings, None for its defaults.
         roles: Where the adapters stand.
         train_norms: Which norms are trained beside them.
+        front: What stands in front; None for nothing.
 
     Raises:
         CatalogError: There is no such method.
@@ -130,7 +169,16 @@ def make_cleaner(
         SiteError: A role matches nothing.
     """
     handle = attach(encoder, method, name=NAME, config=config, roles=roles, train_norms=train_norms)
-    return Cleaner(encoder, handle)
+    return Cleaner(encoder, handle, _make_front(encoder, front or FrontConfig()))
+
+
+def _make_front(encoder: W2vBertEncoder, config: FrontConfig) -> Front | None:
+    if config.kind == "none":
+        return None
+    extractor = encoder.extractor
+    front = Front(extractor.num_mel_bins, extractor.stride, config)
+    encoder.followers.append(front)
+    return front
 
 
 def cleaner_layer(folder: Path) -> int:
@@ -142,13 +190,17 @@ def cleaner_layer(folder: Path) -> int:
     Raises:
         CheckpointError: The folder is no saved cleaner.
     """
-    said = store.read(folder).details.get("head")
+    return int(_head(store.read(folder))["layer"])
+
+
+def _head(stored: store.Stored) -> Mapping[str, Any]:
+    said = stored.details.get("head")
     if not isinstance(said, Mapping) or said.get("kind") != KIND or "layer" not in said:
         raise CheckpointError(
-            f"'{folder}' was to be read as a feature cleaner, but its {store.CONFIG} names no "
-            "layer. Train one with a recipe of recipes/restore."
+            f"'{stored.folder}' was to be read as a feature cleaner, but its {store.CONFIG} names "
+            "no layer. Train one with a recipe of recipes/restore."
         )
-    return int(said["layer"])
+    return said
 
 
 def load_cleaner(folder: Path, base: Path, name: str | None = None) -> Cleaner:
@@ -165,8 +217,39 @@ def load_cleaner(folder: Path, base: Path, name: str | None = None) -> Cleaner:
     Raises:
         CheckpointError: A folder is damaged, is no cleaner, or the base is another one.
     """
-    encoder = load_cut(base, cleaner_layer(folder), name=name)
-    handle = store.load(encoder, folder, name=NAME)
-    handle.module.requires_grad_(False)
-    handle.module.eval()
-    return Cleaner(encoder, handle)
+    return attach_cleaner(load_cut(base, cleaner_layer(folder), name=name), folder)
+
+
+def attach_cleaner(encoder: W2vBertEncoder, folder: Path, any_base: bool = False) -> Cleaner:
+    """Attach a saved cleaner to a cut encoder.
+
+    Args:
+        encoder: Ends after the layer that the cleaner names.
+        folder: What `Cleaner.save` wrote.
+        any_base: Also accept other weights of the same family.
+
+    Returns:
+        The cleaner, frozen and in evaluation mode.
+
+    Raises:
+        CheckpointError: The folder is damaged, is no cleaner, or belongs to another base.
+    """
+    handle = store.load(encoder, folder, name=NAME, any_base=any_base)
+    cleaner = Cleaner(encoder, handle, _stored_front(encoder, store.read(folder)))
+    cleaner.trained.requires_grad_(False)
+    cleaner.trained.eval()
+    return cleaner
+
+
+def _stored_front(encoder: W2vBertEncoder, stored: store.Stored) -> Front | None:
+    said = _head(stored).get("front", {})
+    config, problems = bind(FrontConfig, said, "front")
+    if problems:
+        raise CheckpointError(
+            f"the front of '{stored.folder}' cannot be built: {' '.join(problems)} "
+            "Use the release of speechadapt that made it, or train it again."
+        )
+    front = _make_front(encoder, config)
+    own = {} if front is None else front.state_dict(keep_vars=True)
+    store.fill(own, stored.head, stored.folder / store.WEIGHTS, "the front")
+    return front

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from speechadapt.adapters.handle import base_of
 from speechadapt.audio.augment import Signal
-from speechadapt.core.shapes import Frames, Lengths
+from speechadapt.core.shapes import Clip, Frames, Lengths
 from speechadapt.models.build import find_model
 from speechadapt.restoration.cleaner import Cleaner, load_cleaner
 from speechadapt.restoration.cut import load_cut
@@ -48,12 +49,20 @@ class Ears:
         moved = soxr.resample(signal, sample_rate, self.encoder.sample_rate)
         return torch.tensor(np.asarray(moved, dtype=np.float32))
 
+    def extract(self, waveforms: Sequence[Clip]) -> tuple[Frames, Lengths]:
+        """Compute the features that `frames` takes.
+
+        Args:
+            waveforms: Mono at the encoder's rate, full scale 1.0.
+        """
+        return (self.cleaner or self.encoder).extract(waveforms)
+
     @torch.no_grad()
     def frames(self, features: Tensor, lengths: Lengths) -> Frames:
         """Encode features, cleaned where there is a cleaner.
 
         Args:
-            features: As the encoder's `extract` gives them.
+            features: As `extract` gives them.
             lengths: Valid frames per row.
         """
         if self.cleaner is not None:

@@ -1,8 +1,8 @@
 """A feature cleaner: an adapter that makes a frozen encoder hear clean speech in degraded speech.
 
 Teacher and student are one frozen encoder, cut after a layer. The teacher hears the clean signal
-with no adapter, the student the degraded one through the adapter, which alone is trained, saved and
-part of a checkpoint.
+with no adapter, the student the degraded one through the front and the adapter, which alone are
+trained, saved and part of a checkpoint.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ from speechadapt.restoration.cleaner import ROLES, make_cleaner
 from speechadapt.restoration.cleaner_loss import CleanerLossConfig, cleaner_errors
 from speechadapt.restoration.cut import load_cut
 from speechadapt.restoration.frames import framed
+from speechadapt.restoration.front import FrontConfig
 from speechadapt.training.adapt_parts import is_hub_id
 from speechadapt.training.distil.models import base_sources
 from speechadapt.training.loop import TrainerConfig
-from speechadapt.training.objective import Batch, Objective
+from speechadapt.training.objective import Batch, Group, Objective
 from speechadapt.training.restoration.pairs import (
     DamageConfig,
     SourceConfig,
@@ -62,6 +63,7 @@ class Config:
         adapter: Its settings.
         roles: Where the adapters stand.
         train_norms: Which norms are trained beside them.
+        front: What stands in front of the encoder.
         dev_items: Most dev recordings scored per corpus.
     """
 
@@ -77,6 +79,7 @@ class Config:
     adapter: Mapping[str, Any] = field(default_factory=dict)
     roles: tuple[str, ...] = ROLES
     train_norms: Literal["none", "adapted", "all"] = "none"
+    front: FrontConfig = field(default_factory=FrontConfig)
     dev_items: Count = 30
 
     def problems(self) -> list[str]:
@@ -114,10 +117,10 @@ class CleanObjective(Objective):
         name = config.base if is_hub_id(config.base) else None
         encoder = load_cut(folder, config.layer, name=name)
         torch.manual_seed(config.trainer.seed)
-        self.cleaner = make_cleaner(
-            encoder, config.method, config.adapter, config.roles, config.train_norms
-        )
+        method = config.method, config.adapter, config.roles, config.train_norms
+        self.cleaner = make_cleaner(encoder, *method, config.front)
         self.adapter = self.cleaner.handle.module
+        self.front = self.cleaner.front
         parts = config.data, config.batch, config.source
         self.speech = clean_speech(*parts, config.trainer.seed, encoder.sample_rate)
         self.ids = self.speech.ids
@@ -150,10 +153,15 @@ class CleanObjective(Objective):
         ]
         return self._inputs(clean, worse)
 
-    def _inputs(self, clean: list[Signal], worse: list[Signal]) -> Batch:
+    def groups(self) -> Mapping[str, Group]:
+        """Return the front's own rate; see `Objective.groups`."""
+        return {} if self.front is None else {"front.": Group(rate=self.config.front.rate)}
+
+    def _inputs(self, clean: list[Signal], worse: list[Signal], cleaned: bool = True) -> Batch:
         encoder = self.cleaner.encoder
+        hears = self.cleaner if cleaned else encoder
         targets, lengths = encoder.extract([framed(one, encoder) for one in as_tensors(clean)])
-        features, _ = encoder.extract([framed(one, encoder) for one in as_tensors(worse)])
+        features, _ = hears.extract([framed(one, encoder) for one in as_tensors(worse)])
         return {"features": features, "targets": targets, "lengths": lengths}
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
@@ -179,10 +187,14 @@ class CleanObjective(Objective):
     def summary(self) -> dict[str, str]:
         """Say what the run reads and trains; see `Objective.summary`."""
         handle = self.cleaner.handle
+        front = "" if self.front is None else f", front {self.config.front.kind}, {self._size():,}"
         return self.speech.summary() | {
             "trained": f"adapter {handle.method_name}, {handle.num_parameters():,} parameters at "
-            f"{len(handle.sites)} sites, features of layer {self.cleaner.layer}"
+            f"{len(handle.sites)} sites{front}, features of layer {self.cleaner.layer}"
         }
+
+    def _size(self) -> int:
+        return 0 if self.front is None else sum(one.numel() for one in self.front.parameters())
 
     def evaluate(self) -> dict[str, float]:
         """Score features on the dev recordings, always degraded alike."""
@@ -194,12 +206,13 @@ class CleanObjective(Objective):
         """Return the loss, the relative error and the ratio of variances on the dev recordings.
 
         Args:
-            cleaned: With the adapter; else those of the degraded features as they are.
+            cleaned: With front and adapter; else those of the degraded features as they are.
         """
         scores = FeatureScores(self.config.loss)
         for start in range(0, len(self.dev), _ROWS):
             pairs = self.dev[start : start + _ROWS]
-            made = self._inputs([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+            clean_ones, worse = ([pair[side] for pair in pairs] for side in (0, 1))
+            made = self._inputs(clean_ones, worse, cleaned)
             batch = {name: part.to(self.device) for name, part in made.items()}
             lengths = batch["lengths"]
             hear = self.cleaner.clean if cleaned else self.cleaner.targets
@@ -220,10 +233,11 @@ class CleanObjective(Objective):
         self.cleaner.save(folder, training=training, scores=self.figures)
 
     def finish(self, folder: Path) -> None:
-        """Write `report.json`: dev scores with the adapter and without it."""
+        """Write `report.json`: dev scores with front and adapter and without them."""
         self.eval()
         report = {
             "parameters": self.cleaner.handle.num_parameters(),
+            "front_parameters": self._size(),
             "layer": self.cleaner.layer,
             "dev": {
                 "degraded": self.scores(cleaned=False),

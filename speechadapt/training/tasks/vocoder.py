@@ -233,8 +233,8 @@ class VocoderObjective(Objective):
         }
 
     def _features(self, heard: list[Signal]) -> tuple[Tensor, Tensor]:
-        encoder, rate = self.ears.encoder, self.config.sample_rate
-        return encoder.extract([framed(self.ears.waveform(one, rate), encoder) for one in heard])
+        ears, rate = self.ears, self.config.sample_rate
+        return ears.extract([framed(ears.waveform(one, rate), ears.encoder) for one in heard])
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """Return the sum of the generator's and the discriminators' losses, and each term."""

@@ -18,6 +18,7 @@ from speechadapt.models.restorer import Restorer
 from speechadapt.models.restorer_folder import assemble, find_restorer, load_restorer
 from speechadapt.restoration.cleaner import make_cleaner
 from speechadapt.restoration.cut import load_cut
+from speechadapt.restoration.front import FrontConfig
 from speechadapt.restoration.istft import IstftConfig
 from speechadapt.restoration.vocoder import Speech
 from speechadapt.restoration.vocoder_folder import make_vocoder, save_vocoder
@@ -51,6 +52,25 @@ def test_a_folder_gives_the_same_restorer_without_its_base(trained, tmp_path: Pa
     assert loaded.cleaner.handle.notes["training"] == {"steps": 3}
     assemble(cleaner, vocoder, folder, base=base)
     assert np.array_equal(load_restorer(folder).restore(NOISE, 16000), wanted)
+
+
+def test_a_front_is_part_of_the_folder_and_of_the_fingerprint(trained, tmp_path: Path) -> None:
+    base, _, vocoder, plain = trained
+    torch.manual_seed(1)
+    front = FrontConfig("convolution", width=8, layers=1, kernel=3)
+    cleaner = make_cleaner(load_cut(base, 1), config={"bottleneck": 4}, front=front)
+    for parameter in cleaner.trained.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    cleaner.save(tmp_path / "c")
+    joined = Restorer(cleaner, plain.vocoder)
+    loaded = load_restorer(assemble(tmp_path / "c", vocoder, tmp_path / "r", base=base))
+    assert np.array_equal(loaded.restore(NOISE, 16000), joined.restore(NOISE, 16000))
+    weights = joined.fingerprint()["weights"]
+    assert loaded.fingerprint()["weights"] == weights
+    assert set(weights) - set(plain.fingerprint()["weights"]) == {"front"}
+    half = load_restorer(assemble(tmp_path / "c", vocoder, tmp_path / "h", base=base, half=True))
+    assert np.abs(half.restore(NOISE, 16000) - joined.restore(NOISE, 16000)).mean() < 0.02
+    assert half.fingerprint()["weights"]["front"] != weights["front"]
 
 
 def test_half_precision_is_near_and_is_all_there_is(trained, tmp_path: Path) -> None:

@@ -9,18 +9,26 @@ import torch
 
 from speechadapt.adapters import store
 from speechadapt.core.errors import CheckpointError
+from speechadapt.core.files import atomic_write_json, read_json
 from speechadapt.encoders.source import fingerprint_module
-from speechadapt.restoration.cleaner import cleaner_layer, load_cleaner, make_cleaner
+from speechadapt.restoration.cleaner import (
+    attach_cleaner,
+    cleaner_layer,
+    load_cleaner,
+    make_cleaner,
+)
 from speechadapt.restoration.cleaner_loss import CleanerLossConfig, cleaner_errors
 from speechadapt.restoration.cut import load_cut
+from speechadapt.restoration.front import FrontConfig
 
 METHODS = {"parallel": {"bottleneck": 8}, "lora": {"rank": 2}}
+FRONT = FrontConfig("convolution", width=8, layers=1, kernel=3)
 
 
 def train_a_little(cleaner, clean, worse) -> list[float]:
-    features, lengths = cleaner.encoder.extract([worse])
+    features, lengths = cleaner.extract([worse])
     targets, _ = cleaner.encoder.extract([clean])
-    optimizer = torch.optim.AdamW(cleaner.handle.parameters(), lr=1e-2)
+    optimizer = torch.optim.AdamW(cleaner.trained.parameters(), lr=1e-2)
     losses = []
     for _ in range(8):
         wanted = cleaner.targets(targets, lengths)
@@ -90,3 +98,61 @@ def test_other_adapters_and_other_bases_are_refused(tiny_folder, tmp_path: Path)
     other = write_tiny("w2v_bert", tmp_path / "other", seed=5)
     with pytest.raises(CheckpointError, match="was trained on"):
         load_cleaner(tmp_path / "cleaner", other)
+
+
+@pytest.mark.parametrize("kind", ["statistics", "convolution"])
+def test_a_front_is_trained_saved_and_loaded_with_the_adapter(
+    tiny_folder, signal, tmp_path: Path, kind: str
+) -> None:
+    folder = tiny_folder("w2v_bert")
+    torch.manual_seed(0)
+    config = FrontConfig(kind, width=8, layers=1, kernel=3)
+    cleaner = make_cleaner(load_cut(folder, 1), config={"bottleneck": 8}, front=config)
+    before = fingerprint_module(cleaner.encoder.model)
+    plain = make_cleaner(load_cut(folder, 1), config={"bottleneck": 8})
+    clips = [signal(6400), signal(4000, 3)]
+    untrained = cleaner.encode(clips)[0][0]
+    torch.testing.assert_close(untrained, plain.encode(clips)[0][0], atol=0.05, rtol=0.05)
+    losses = train_a_little(cleaner, signal(6000), signal(6000, 1))
+    assert losses[-1] < losses[0]
+    assert fingerprint_module(cleaner.encoder.model) == before
+    assert cleaner.front.out.weight.any()
+    cleaner.save(tmp_path / "cleaner")
+    again = load_cleaner(tmp_path / "cleaner", folder)
+    assert again.front.config == config
+    assert torch.equal(again.encode(clips)[0], cleaner.encode(clips)[0])
+    assert not any(one.requires_grad or one.dtype.is_complex for one in again.front.parameters())
+    untouched, lengths = again.encoder.extract(clips)
+    assert torch.equal(again.targets(untouched, lengths), plain.targets(untouched, lengths))
+
+
+def test_a_front_moves_with_its_encoder(tiny_folder, signal) -> None:
+    cleaner = make_cleaner(load_cut(tiny_folder("w2v_bert"), 1), front=FRONT)
+    single = cleaner.encode([signal(6400)])[0]
+    cleaner.encoder.to(torch.float64)
+    assert cleaner.front.out.weight.dtype == torch.float64
+    torch.testing.assert_close(cleaner.encode([signal(6400)])[0].float(), single)
+
+
+def test_a_cleaner_saved_without_a_front_has_none(tiny_folder, tmp_path: Path) -> None:
+    folder = tiny_folder("w2v_bert")
+    make_cleaner(load_cut(folder, 1), config={"bottleneck": 8}).save(tmp_path)
+    assert store.read(tmp_path).details["head"] == {"kind": "cleaner", "layer": 1}
+    loaded = load_cleaner(tmp_path, folder)
+    assert loaded.front is None
+    assert list(loaded.trained) == ["adapter"]
+
+
+def test_a_front_that_is_damaged_or_unknown_is_refused(tiny_folder, tmp_path: Path) -> None:
+    folder = tiny_folder("w2v_bert")
+    cleaner = make_cleaner(load_cut(folder, 1), config={"bottleneck": 8}, front=FRONT)
+    cleaner.save(tmp_path)
+    said = read_json(tmp_path / store.CONFIG)
+    said["head"]["front"]["layers"] = 2
+    atomic_write_json(tmp_path / store.CONFIG, said)
+    with pytest.raises(CheckpointError, match=r"tensors of the front, but lacks"):
+        load_cleaner(tmp_path, folder)
+    said["head"]["front"]["kind"] = "wavelets"
+    atomic_write_json(tmp_path / store.CONFIG, said)
+    with pytest.raises(CheckpointError, match=r"cannot be built: front\.kind"):
+        attach_cleaner(load_cut(folder, 1), tmp_path)

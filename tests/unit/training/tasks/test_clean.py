@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +73,52 @@ def test_low_rank_adapters_take_the_same_place(build: Build) -> None:
     assert any(one.grad is not None and one.grad.any() for one in objective.parameters())
 
 
+FRONT = ("front.kind=convolution", "front.width=8", "front.layers=1", "front.kernel=3")
+
+
+def test_a_front_is_trained_beside_the_adapter_and_the_clean_path_has_none(
+    build: Build, tmp_path: Path
+) -> None:
+    objective, plain = build("clean", *FRONT), build("clean")
+    batch, usual = objective.batch(0, 0), plain.batch(0, 0)
+    assert torch.equal(batch["targets"], usual["targets"])
+    assert not torch.equal(batch["features"], usual["features"])
+    degraded = objective.scores(cleaned=False)
+    assert degraded == plain.scores(cleaned=False)
+    assert objective.scores(cleaned=True)["relative_l1"] == pytest.approx(
+        degraded["relative_l1"], abs=0.02
+    )
+    assert objective.groups()["front."].rate == 0.4
+    assert plain.groups() == {}
+    base = fingerprint_module(objective.cleaner.encoder.model)
+    train(objective, objective.config.trainer, tmp_path)
+    assert fingerprint_module(objective.cleaner.encoder.model) == base
+    assert {key.partition(".")[0] for key in objective.state_dict()} == {"adapter", "front"}
+    assert read_json(tmp_path / "report.json")["front_parameters"] > 0
+    loaded = load_cleaner(tmp_path / "last", Path(objective.config.base))
+    for key, value in loaded.front.state_dict().items():
+        assert torch.equal(value, objective.state_dict()[f"front.{key}"])
+    assert loaded.front.out.weight.any()
+
+
+def test_a_run_with_a_front_goes_on_bit_for_bit(build: Build, tmp_path: Path) -> None:
+    whole, parts = build("clean", *FRONT), build("clean", *FRONT)
+    train(whole, whole.config.trainer, tmp_path / "whole")
+    trainer = parts.config.trainer
+    first = train(parts, replace(trainer, sitting_s=1e-9), tmp_path / "parts")
+    assert not first.finished
+    again = build("clean", *FRONT)
+    assert train(again, trainer, tmp_path / "parts").finished
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key]), key
+
+
 def test_settings_are_checked_together(build: Build) -> None:
     with pytest.raises(ConfigError, match="no degradation 'mipher'"):
         build("clean", "damage.preset=mipher")
     with pytest.raises(ConfigError, match=r"damage\.changes\.noise_prob must be between 0 and 1"):
         build("clean", "+damage.changes.noise_prob=3")
+    with pytest.raises(ConfigError, match=r"front\.kernel must be odd"):
+        build("clean", "front.kernel=4")
     with pytest.raises(ConfigError, match="layer 7 was asked for"):
         build("clean", "layer=7")
