@@ -29,7 +29,7 @@ from bench_steps import take_turns
 from speechadapt.adapters.attach import active, attach
 from speechadapt.adapters.methods.coda import set_share
 from speechadapt.encoders.base import Encoder
-from speechadapt.training.adapt_parts import load_base
+from speechadapt.training.adapt.parts import load_base
 
 ROUNDS = 9  # of less it is a smoke run
 WIDTHS = {"usm": 24, "small": 64}  # of the adapters, a fraction of the encoder's width

@@ -23,7 +23,7 @@ from bench_native import build, timed
 from speechadapt.adapters.attach import attach
 from speechadapt.core.errors import ConfigError
 from speechadapt.encoders.whisper import WhisperEncoder
-from speechadapt.training.frozen_prefix import (
+from speechadapt.training.adapt.frozen_prefix import (
     FrozenPrefix,
     MemoryCache,
     Reuse,

@@ -32,9 +32,9 @@ from speechadapt.encoders.base import Encoder
 from speechadapt.metrics.wer import Pair, score_pairs
 from speechadapt.models.build import load
 from speechadapt.models.recogniser import Recogniser
-from speechadapt.training.adapt_budget import size_adapter
-from speechadapt.training.adapt_parts import load_base
-from speechadapt.training.adapt_text import Speller
+from speechadapt.training.adapt.budget import size_adapter
+from speechadapt.training.adapt.parts import load_base
+from speechadapt.training.adapt.text import Speller
 from speechadapt.training.loop import train
 from speechadapt.training.speech import data_root
 from speechadapt.training.tasks import adapt

@@ -40,7 +40,7 @@ from speechadapt.metrics.wer import Pair, score_pairs
 from speechadapt.models.build import load
 from speechadapt.models.recogniser import Recogniser
 from speechadapt.models.told import tell
-from speechadapt.training.conditions import MixConfig, mixed
+from speechadapt.training.adapt.conditions import MixConfig, mixed
 
 RATE = 16000
 CORPORA = ("asc", "wake")

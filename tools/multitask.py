@@ -49,10 +49,10 @@ from speechadapt.config.resolve import resolve
 from speechadapt.core.errors import CheckpointError, SpeechadaptError
 from speechadapt.core.files import append_line, hash_file, read_json
 from speechadapt.models.build import find_model
+from speechadapt.training.adapt.transcribed import Ground, read_ground
 from speechadapt.training.loop import train
 from speechadapt.training.speech import DataConfig, data_root
 from speechadapt.training.tasks.multitask import Config, MultitaskObjective
-from speechadapt.training.transcribed import Ground, read_ground
 
 RESULTS = ROOT / "docs" / "results" / "multitask.jsonl"
 STATE = "state.safetensors"

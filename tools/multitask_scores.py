@@ -28,7 +28,7 @@ from speechadapt.audio.augment import Signal
 from speechadapt.audio.margin import add_margin
 from speechadapt.data import own
 from speechadapt.metrics.wer import CorpusScore
-from speechadapt.training.adapt_report import DevSets
+from speechadapt.training.adapt.report import DevSets
 from speechadapt.training.tasks.multitask import MultitaskObjective, task_of
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ TEST = "test"
 def test_items(comparison: Comparison) -> Items:
     """Return the test recordings by task, spelt as the dev recordings are."""
     recipe, rate = comparison.recipe(HEAD), 16000
-    from speechadapt.training.adapt_text import Speller
+    from speechadapt.training.adapt.text import Speller
 
     spell = Speller(recipe.normaliser, recipe.language)
     found: Items = {task: [] for task in comparison.plan.tasks}

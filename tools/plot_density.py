@@ -18,7 +18,7 @@ from speechadapt.adapters.methods.sparse import masks_of
 from speechadapt.adapters.sparsity import densities, picture
 from speechadapt.core.errors import ConfigError, SpeechadaptError
 from speechadapt.models.adapted import base_name
-from speechadapt.training.adapt_parts import load_base
+from speechadapt.training.adapt.parts import load_base
 
 
 def shares(folder: Path, base: str = "") -> dict[str, float]:

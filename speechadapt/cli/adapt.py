@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from speechadapt.config.own_options import Request
     from speechadapt.config.own_run import Prepared
     from speechadapt.metrics.report import SetScore
-    from speechadapt.training.adapt_scores import Comparison
+    from speechadapt.training.adapt.scores import Comparison
 
 HELP = "Adapt a model to your own transcribed recordings."
 
@@ -164,7 +164,7 @@ def _before(request: Request, prepared: Prepared) -> SetScore | None:
     """Score the base on the held-out part, or read what it wrote when the run was begun."""
     from speechadapt.core.errors import CatalogError, CheckpointError
     from speechadapt.core.files import atomic_write_json, read_json
-    from speechadapt.training.adapt_scores import load_reader, read_texts
+    from speechadapt.training.adapt.scores import load_reader, read_texts
 
     rows, path = prepared.parts.test, prepared.run.folder / _BEFORE_FILE
     if path.is_file():
@@ -187,7 +187,7 @@ def _before(request: Request, prepared: Prepared) -> SetScore | None:
 
 
 def _score(prepared: Prepared, texts: Sequence[str]) -> SetScore:
-    from speechadapt.training.adapt_scores import score_texts
+    from speechadapt.training.adapt.scores import score_texts
 
     config = prepared.run.config
     return score_texts(
@@ -206,7 +206,7 @@ def _conclude(
 ) -> None:
     """Score the best step, write it as the adapter, and say whether it helped."""
     from speechadapt.core.errors import JobError
-    from speechadapt.training.adapt_scores import (
+    from speechadapt.training.adapt.scores import (
         compare,
         load_reader,
         read_texts,
@@ -230,7 +230,7 @@ def _conclude(
 
 
 def _say_result(comparison: Comparison, prepared: Prepared, request: Request) -> None:
-    from speechadapt.training.adapt_scores import comparison_table, scored_on
+    from speechadapt.training.adapt.scores import comparison_table, scored_on
 
     table = comparison_table(comparison)
     widths = [max(len(row[place]) for row in table) for place in range(3)]

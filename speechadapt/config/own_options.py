@@ -15,7 +15,7 @@ from speechadapt.adapters.catalog import method as method_of
 from speechadapt.config.compose import compose_values
 from speechadapt.core.bind import bind
 from speechadapt.core.errors import ConfigError, near_misses
-from speechadapt.training.adapt_budget import Budget, parse_budget
+from speechadapt.training.adapt.budget import Budget, parse_budget
 from speechadapt.training.catalog import task_module
 from speechadapt.training.own.data import CheckConfig
 from speechadapt.training.own.split import SplitConfig
@@ -33,7 +33,7 @@ class Request:
     Args:
         inputs: Folders, files, globs or manifests.
         output: Folder of the adapter.
-        base: The model; empty means `training.adapt_parts.BUNDLED_BASE`.
+        base: The model; empty means `training.adapt.parts.BUNDLED_BASE`.
         method: The adapter method; empty takes the default.
         budget: Budgets, as `parse_budget` takes them.
         options: Settings, `key=value`.

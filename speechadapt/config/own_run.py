@@ -19,9 +19,9 @@ from speechadapt.core.files import read_json, read_lines, write_lines
 from speechadapt.data.manifest import Utterance
 from speechadapt.data.split import seconds_of
 from speechadapt.encoders.base import Encoder
-from speechadapt.training.adapt_budget import Pace, Size, measure_pace, size_adapter
-from speechadapt.training.adapt_parts import BUNDLED_BASE, load_base
-from speechadapt.training.adapt_plan import (
+from speechadapt.training.adapt.budget import Pace, Size, measure_pace, size_adapter
+from speechadapt.training.adapt.parts import BUNDLED_BASE, load_base
+from speechadapt.training.adapt.plan import (
     EVALUATIONS,
     Base,
     Letters,
@@ -31,7 +31,7 @@ from speechadapt.training.adapt_plan import (
     schedule,
     share_for,
 )
-from speechadapt.training.adapt_text import Speller
+from speechadapt.training.adapt.text import Speller
 from speechadapt.training.catalog import task_module
 from speechadapt.training.own.data import Checked, Tick, check_rows, manifest_rows
 from speechadapt.training.own.report import about_letters, cautions, data_lines, part_lines, remarks

@@ -20,9 +20,9 @@ from grid_plan import Plan, Run
 from speechadapt.adapters.catalog import method
 from speechadapt.core.errors import ConfigError
 from speechadapt.models.build import load
-from speechadapt.training.adapt_budget import size_adapter
-from speechadapt.training.adapt_config import Config
-from speechadapt.training.adapt_parts import load_base
+from speechadapt.training.adapt.budget import size_adapter
+from speechadapt.training.adapt.config import Config
+from speechadapt.training.adapt.parts import load_base
 from tests import synthetic
 from tests.tiny_tasks import SHORT, base_folder
 

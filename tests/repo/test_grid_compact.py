@@ -16,8 +16,8 @@ from speechadapt.adapters.attach import build
 from speechadapt.adapters.handle import Handle
 from speechadapt.adapters.packed import file_tensors
 from speechadapt.encoders.base import Encoder
-from speechadapt.training.adapt_config import Config
-from speechadapt.training.adapt_parts import load_base
+from speechadapt.training.adapt.config import Config
+from speechadapt.training.adapt.parts import load_base
 
 
 @pytest.fixture(scope="module")

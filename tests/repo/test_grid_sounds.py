@@ -20,7 +20,7 @@ from speechadapt.adapters.attach import choose_sites
 from speechadapt.adapters.catalog import method
 from speechadapt.core.bind import bind
 from speechadapt.encoders.base import Encoder
-from speechadapt.training.adapt_parts import load_base
+from speechadapt.training.adapt.parts import load_base
 from speechadapt.training.tasks.classify import ClassifyObjective
 from tests import synthetic
 from tests.tiny_tasks import SHORT, base_folder

@@ -12,7 +12,7 @@ from speechadapt.audio.augment import AugmentConfig, Signal
 from speechadapt.core.limits import Interval, Probability
 from speechadapt.core.seed import generator
 from speechadapt.data.manifest import Utterance
-from speechadapt.training.adapt_features import FeatureMaker
+from speechadapt.training.adapt.features import FeatureMaker
 from speechadapt.training.objective import Batch
 from speechadapt.training.speech import SpeechBatches, SpeechRow
 

@@ -22,7 +22,7 @@ from speechadapt.encoders.base import Encoder
 from speechadapt.encoders.source import weight_files
 from speechadapt.encoders.whisper import WhisperEncoder
 from speechadapt.models.build import find_model, margin_of, quiet_loading
-from speechadapt.training.adapt_parts import is_hub_id, load_base
+from speechadapt.training.adapt.parts import is_hub_id, load_base
 from speechadapt.training.objective import Batch
 
 IGNORED = -100

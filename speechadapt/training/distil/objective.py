@@ -22,8 +22,8 @@ from speechadapt.audio.margin import add_margin
 from speechadapt.core.files import atomic_write_json, read_json
 from speechadapt.data.manifest import Utterance
 from speechadapt.encoders.base import Encoder
-from speechadapt.training.adapt_features import FeatureMaker
-from speechadapt.training.adapt_report import DevSets, Meter, parameter_facts, report_lines
+from speechadapt.training.adapt.features import FeatureMaker
+from speechadapt.training.adapt.report import DevSets, Meter, parameter_facts, report_lines
 from speechadapt.training.distil.config import (
     Taught,
     TaughtConfig,

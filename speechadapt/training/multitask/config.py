@@ -11,7 +11,7 @@ from speechadapt.adapters import store
 from speechadapt.adapters.compose.fuse import FuseConfig
 from speechadapt.core.bind import bind
 from speechadapt.core.limits import CountOrNone, Positive
-from speechadapt.training.adapt_config import TranscribedConfig
+from speechadapt.training.adapt.config import TranscribedConfig
 
 WEIGHTS = store.WEIGHTS
 

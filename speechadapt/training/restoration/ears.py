@@ -17,7 +17,7 @@ from speechadapt.core.shapes import Clip, Frames, Lengths
 from speechadapt.models.build import find_model
 from speechadapt.restoration.cleaner import Cleaner, load_cleaner
 from speechadapt.restoration.cut import load_cut
-from speechadapt.training.adapt_parts import is_hub_id
+from speechadapt.training.adapt.parts import is_hub_id
 
 if TYPE_CHECKING:
     from speechadapt.encoders.w2v_bert import W2vBertEncoder

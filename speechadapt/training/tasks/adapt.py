@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from speechadapt.models.adapted import save_adapted
-from speechadapt.training.adapt_config import Config as Config
-from speechadapt.training.adapt_parts import save_whole
-from speechadapt.training.transcribed import TranscribedObjective
+from speechadapt.training.adapt.config import Config as Config
+from speechadapt.training.adapt.parts import save_whole
+from speechadapt.training.adapt.transcribed import TranscribedObjective
 
 
 def build(config: Config) -> AdaptObjective:

@@ -22,8 +22,8 @@ from speechadapt.decoders.whisper_ar.decoder import WhisperDecoder
 from speechadapt.encoders.source import fingerprint_folder
 from speechadapt.models.bridged import METHOD, Bridge, BridgedEncoder, ratio
 from speechadapt.models.build import find_model
-from speechadapt.training.adapt_features import augments_features
-from speechadapt.training.adapt_parts import is_hub_id
+from speechadapt.training.adapt.features import augments_features
+from speechadapt.training.adapt.parts import is_hub_id
 from speechadapt.training.distil.config import Taught, TaughtConfig
 from speechadapt.training.distil.loss import FrameLossConfig
 from speechadapt.training.distil.models import base_sources, load_decoder, load_model

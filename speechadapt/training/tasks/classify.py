@@ -27,11 +27,11 @@ from speechadapt.data.audio_cache import AudioCache
 from speechadapt.data.corpora import pack
 from speechadapt.data.manifest import Utterance
 from speechadapt.models.build import find_model
-from speechadapt.training.adapt_features import FeatureMaker
-from speechadapt.training.adapt_parts import is_hub_id, load_base
-from speechadapt.training.adapt_report import parameter_facts
-from speechadapt.training.adapted import AdaptedObjective, Arm, method_problems
-from speechadapt.training.clips import Clips, ClipsConfig, label_of, split_clips
+from speechadapt.training.adapt.clips import Clips, ClipsConfig, label_of, split_clips
+from speechadapt.training.adapt.features import FeatureMaker
+from speechadapt.training.adapt.objective import AdaptedObjective, Arm, method_problems
+from speechadapt.training.adapt.parts import is_hub_id, load_base
+from speechadapt.training.adapt.report import parameter_facts
 from speechadapt.training.loop import TrainerConfig
 from speechadapt.training.objective import Batch
 from speechadapt.training.speech import DataConfig, SpeechRow, data_root

@@ -28,7 +28,7 @@ from speechadapt.restoration.cleaner_loss import CleanerLossConfig, cleaner_erro
 from speechadapt.restoration.cut import load_cut
 from speechadapt.restoration.frames import framed
 from speechadapt.restoration.front import FrontConfig
-from speechadapt.training.adapt_parts import is_hub_id
+from speechadapt.training.adapt.parts import is_hub_id
 from speechadapt.training.distil.models import base_sources
 from speechadapt.training.loop import TrainerConfig
 from speechadapt.training.objective import Batch, Group, Objective

@@ -21,8 +21,7 @@ from speechadapt.data.manifest import Utterance
 from speechadapt.metrics.hot_words import score_hot_words
 from speechadapt.metrics.wer import Pair, score_pairs
 from speechadapt.models.adapted import save_adapted
-from speechadapt.training.adapt_config import TranscribedConfig
-from speechadapt.training.conditions import (
+from speechadapt.training.adapt.conditions import (
     CONDITION,
     MixConfig,
     Tell,
@@ -32,9 +31,10 @@ from speechadapt.training.conditions import (
     conditions_of,
     tensors_of,
 )
+from speechadapt.training.adapt.config import TranscribedConfig
+from speechadapt.training.adapt.transcribed import Ground, TranscribedObjective
 from speechadapt.training.objective import Batch
 from speechadapt.training.speech import SpeechBatches
-from speechadapt.training.transcribed import Ground, TranscribedObjective
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,9 @@ from speechadapt.decoders.masked_diffusion.store import Heard, save_folder
 from speechadapt.encoders.base import PADDINGS
 from speechadapt.encoders.source import fingerprint_folder
 from speechadapt.models.build import find_model
-from speechadapt.training.adapt_features import FeatureMaker
-from speechadapt.training.adapt_parts import is_hub_id, load_base
-from speechadapt.training.diffusion_config import (
+from speechadapt.training.adapt.features import FeatureMaker
+from speechadapt.training.adapt.parts import is_hub_id, load_base
+from speechadapt.training.diffusion.config import (
     DevConfig,
     MaskingConfig,
     NetworkConfig,
@@ -46,9 +46,9 @@ from speechadapt.training.diffusion_config import (
     Stage,
     TextConfig,
 )
-from speechadapt.training.diffusion_repeats import Repeats
-from speechadapt.training.diffusion_rows import TokenRows
-from speechadapt.training.diffusion_start import start, train_only
+from speechadapt.training.diffusion.repeats import Repeats
+from speechadapt.training.diffusion.rows import TokenRows
+from speechadapt.training.diffusion.start import start, train_only
 from speechadapt.training.distil.models import base_sources
 from speechadapt.training.loop import TrainerConfig
 from speechadapt.training.objective import Batch, Group, Objective

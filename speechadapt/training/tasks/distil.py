@@ -19,7 +19,7 @@ from speechadapt.core.bind import bind
 from speechadapt.core.errors import CatalogError, ConfigError
 from speechadapt.decoders.whisper_ar.decoder import WhisperDecoder
 from speechadapt.models.build import find_model
-from speechadapt.training.adapt_parts import is_hub_id
+from speechadapt.training.adapt.parts import is_hub_id
 from speechadapt.training.distil.config import Taught, TaughtConfig
 from speechadapt.training.distil.inputs import DegradeConfig
 from speechadapt.training.distil.loss import layer_paths

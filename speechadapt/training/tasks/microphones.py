@@ -13,11 +13,11 @@ from speechadapt.audio.augment import Signal
 from speechadapt.audio.margin import add_margin
 from speechadapt.core.shapes import Frames, Lengths
 from speechadapt.models.adapted import save_adapted
-from speechadapt.training.adapt_parts import save_whole
-from speechadapt.training.microphones import Config as Config
-from speechadapt.training.microphones import MicrophoneFeatures, Microphones, as_clips
+from speechadapt.training.adapt.microphones import Config as Config
+from speechadapt.training.adapt.microphones import MicrophoneFeatures, Microphones, as_clips
+from speechadapt.training.adapt.parts import save_whole
+from speechadapt.training.adapt.transcribed import TranscribedObjective
 from speechadapt.training.objective import Batch
-from speechadapt.training.transcribed import TranscribedObjective
 
 
 def build(config: Config) -> MicrophonesObjective:

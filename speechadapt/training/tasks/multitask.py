@@ -26,8 +26,9 @@ from speechadapt.data.manifest import Utterance
 from speechadapt.data.suite import Suite
 from speechadapt.models.adapted import save_adapted
 from speechadapt.text.alphabet import Alphabet
-from speechadapt.training.adapt_parts import save_whole
-from speechadapt.training.adapt_report import DevSets, Reader
+from speechadapt.training.adapt.parts import save_whole
+from speechadapt.training.adapt.report import DevSets, Reader
+from speechadapt.training.adapt.transcribed import REPORT_FILE, Ground, TranscribedObjective
 from speechadapt.training.multitask.config import Config as Config
 from speechadapt.training.multitask.fusion import (
     attach_fusion,
@@ -39,7 +40,6 @@ from speechadapt.training.multitask.fusion import (
 from speechadapt.training.multitask.matrix import BASE, Matrix, matrix_lines
 from speechadapt.training.objective import Batch
 from speechadapt.training.speech import SpeechBatches
-from speechadapt.training.transcribed import REPORT_FILE, Ground, TranscribedObjective
 
 
 def build(config: Config) -> MultitaskObjective:

@@ -29,7 +29,7 @@ from speechadapt.restoration.vocoder import Speech, Vocoder, gain_adjusted
 from speechadapt.restoration.vocoder_folder import load_vocoder, make_vocoder, save_vocoder
 from speechadapt.restoration.vocoder_loss import VocoderLossConfig
 from speechadapt.restoration.wavefit import WaveFitConfig, WaveFitVocoder
-from speechadapt.training.adapt_parts import is_hub_id
+from speechadapt.training.adapt.parts import is_hub_id
 from speechadapt.training.distil.models import base_sources
 from speechadapt.training.loop import TrainerConfig
 from speechadapt.training.objective import Batch, Group, Objective

@@ -19,7 +19,7 @@ from speechadapt.config.own_run import (
     prepare,
 )
 from speechadapt.core.errors import ConfigError, DataError, FingerprintError
-from speechadapt.training.adapt_budget import Pace
+from speechadapt.training.adapt.budget import Pace
 from tests.own_data import tone, write, write_folder
 from tests.tiny_tasks import base_folder
 

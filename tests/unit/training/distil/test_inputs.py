@@ -12,7 +12,7 @@ from speechadapt.audio.augment import AugmentConfig
 from speechadapt.data.batch import BatchConfig
 from speechadapt.data.manifest import Utterance
 from speechadapt.encoders.catalog import load_encoder
-from speechadapt.training.adapt_features import FeatureMaker
+from speechadapt.training.adapt.features import FeatureMaker
 from speechadapt.training.distil.inputs import DegradeConfig, PairMaker
 from speechadapt.training.distil.models import teacher_of
 from speechadapt.training.speech import DataConfig, SpeechBatches

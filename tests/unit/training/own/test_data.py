@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from speechadapt.data.manifest import Utterance
-from speechadapt.training.adapt_text import Speller
+from speechadapt.training.adapt.text import Speller
 from speechadapt.training.own.data import (
     LEFT_OUT,
     NOTED,

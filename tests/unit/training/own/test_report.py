@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from speechadapt.data.manifest import Utterance
-from speechadapt.training.adapt_text import Speller
+from speechadapt.training.adapt.text import Speller
 from speechadapt.training.own.data import Checked, Finding
 from speechadapt.training.own.report import about_letters, cautions, data_lines, part_lines, remarks
 from speechadapt.training.own.split import Parts

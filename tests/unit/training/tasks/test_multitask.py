@@ -17,10 +17,10 @@ from speechadapt.adapters.handle import attachment
 from speechadapt.core.errors import CheckpointError, ConfigError
 from speechadapt.encoders.source import fingerprint_module
 from speechadapt.models.build import load
+from speechadapt.training.adapt.transcribed import read_ground
 from speechadapt.training.loop import train
 from speechadapt.training.state import latest_checkpoint
 from speechadapt.training.tasks.multitask import MultitaskObjective
-from speechadapt.training.transcribed import read_ground
 
 Build = Callable[..., Any]
 

@@ -1,0 +1,1 @@
+"""Training the masked-diffusion decoder: rows, starts, settings."""
