@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from transformers import (
     WhisperForConditionalGeneration,
     WhisperTokenizer,
 )
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from speechadapt.core.limits import Count, Probability, Range
 
@@ -162,17 +164,17 @@ def greedy(
     """
     end = int(model.config.eos_token_id)
     tokens = torch.tensor([list(prefix)] * len(frames), device=frames.device)
-    cache = None
+    decoder = model.model.decoder
+    config = copy.deepcopy(model.config)
+    config.num_hidden_layers = config.decoder_layers
+    cache = EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
+    # transformers 5.24 renamed the argument
+    names = inspect.signature(decoder.forward).parameters
+    kept = {"cache" if "cache" in names else "past_key_values": cache}
     done = torch.zeros(len(frames), dtype=torch.bool, device=frames.device)
     following = tokens
     for _ in range(most):
-        output = model.model.decoder(
-            input_ids=following,
-            encoder_hidden_states=frames,
-            past_key_values=cache,
-            use_cache=True,
-        )
-        cache = output.past_key_values
+        output = decoder(input_ids=following, encoder_hidden_states=frames, use_cache=True, **kept)
         best = model.proj_out(output.last_hidden_state[:, -1]).argmax(-1)
         best = torch.where(done, torch.full_like(best, end), best)
         done |= best == end
