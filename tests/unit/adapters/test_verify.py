@@ -62,7 +62,12 @@ def test_an_adapter_that_does_not_go_off_is_found(load, clips, move, monkeypatch
     move(attach(encoder, "lora"))
     router = router_of(encoder)
     kept = router.grouped(None)
-    monkeypatch.setattr(type(router), "begin", lambda self, *_: setattr(self, "groups", kept))
+
+    def begin(self, encoder, *batch):
+        self.groups = kept
+        return batch
+
+    monkeypatch.setattr(type(router), "begin", begin)
     report = verify(encoder, "lora", clips)
     assert not report.off_equals_base
     assert not report.sound

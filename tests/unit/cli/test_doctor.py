@@ -53,8 +53,8 @@ def test_a_torchaudio_of_another_torch_is_installed_but_not_loadable(
     assert "feature extractors" not in by_name(findings)
     last = doctor.report(findings).splitlines()[-1]
     assert "-m pip install --force-reinstall" in last
-    assert "torch<2.12,>=2.11" in last
-    assert "torchaudio<2.12,>=2.11" in last
+    assert "torch==2.11.0" in last
+    assert "torchaudio==2.11.0" in last
 
 
 def test_a_missing_library_alone_is_installed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
