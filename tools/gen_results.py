@@ -98,6 +98,13 @@ RECOGNISERS = (
             "wake/test": 0.04,
         },
     ),
+    Recogniser(
+        "mini-diffusion, 15 candidates, 4 steps, the surest",
+        "mini-diffusion",
+        "pdd 15 4 confidence",
+        "mini-diffusion.json",
+        {"fsdd/test_speaker": 0.12, "orders": 0.22, "wake/test": 0.08},
+    ),
 )
 # Linear probes of frozen encoders by their files: the bundled model that was probed.
 PROBES = {"mini-ast.json": "mini-ast"}
@@ -182,6 +189,9 @@ def search_of(decoder: Mapping[str, Any]) -> str:
     """Say how a decoder searched, from the settings in a fingerprint."""
     if decoder["name"] == "whisper_ar":
         return "padded" if decoder["padding"] == "full" else "native length"
+    if decoder["name"] == "masked_diffusion":
+        names = ("strategy", "num_candidates", "num_steps", "select")
+        return " ".join(str(decoder[name]) for name in names)
     if decoder["lm"]:
         return "beam and n-gram"
     return "greedy" if decoder["beam_size"] in (None, 1) and not decoder["word_list"] else "beam"

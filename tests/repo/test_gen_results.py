@@ -185,6 +185,9 @@ def test_the_search_is_read_from_the_settings() -> None:
     assert gen_results.search_of(ctc | {"lm": "hash"}) == "beam and n-gram"
     assert gen_results.search_of({"name": "whisper_ar", "padding": "full"}) == "padded"
     assert gen_results.search_of({"name": "whisper_ar", "padding": "native"}) == "native length"
+    diffusion = {"name": "masked_diffusion", "strategy": "pdd", "num_steps": 4}
+    diffusion |= {"num_candidates": 15, "select": "mbr"}
+    assert gen_results.search_of(diffusion) == "pdd 15 4 mbr"
 
 
 def test_learning_curves_are_linked(results: gen_results.Results, tmp_path: Path) -> None:
