@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from bench_facts import describe_command, environment, print_figures, result
+from bench_facts import describe_command, environment, result, run_tool
 from eval_pack import choose_sets, data_root, read_set, transcribe_set, weights_hash
 from native_quality import read_options
 
-from speechadapt.core.errors import SpeechadaptError
-from speechadapt.core.files import atomic_write_json, hash_file
+from speechadapt.core.files import hash_file
 from speechadapt.core.seed import generator
 
 if TYPE_CHECKING:
@@ -104,13 +103,16 @@ def measure(arguments: argparse.Namespace, words: Sequence[str]) -> dict[str, An
     import speechadapt
     from speechadapt.metrics.report import to_json
 
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    root = data_root(arguments.data)
+    choose_sets(arguments.split, arguments.sets, None)  # a wrong name fails before loading
     options = {"device": arguments.device} | read_options(arguments.option)
     bridge = {"adapter": arguments.adapter, "decoder_model": arguments.against}
     recognisers = {
         "bridge": speechadapt.load(arguments.model, **bridge, **options),
         "own encoder": speechadapt.load(arguments.against, **options),
     }
-    root = data_root(arguments.data)
     scores = read_sets(recognisers, root, arguments.split, arguments.sets, arguments.normaliser)
     found = ratio(errors_by_speaker(scores))
     figures = []
@@ -152,21 +154,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    words = list(sys.argv[1:] if given is None else given)
-    arguments = parse(words)
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    try:
-        data_root(arguments.data)
-        choose_sets(arguments.split, arguments.sets, None)  # a wrong name fails before loading
-        found = measure(arguments, words)
-    except SpeechadaptError as error:
-        print(f"bridge_quality: {error}", file=sys.stderr)
-        return 2
-    met = print_figures(found["figures"])
-    if arguments.output is not None:
-        atomic_write_json(arguments.output, found)
-    return 0 if met else 1
+    return run_tool("bridge_quality", sys.argv[1:] if given is None else given, parse, measure)
 
 
 if __name__ == "__main__":

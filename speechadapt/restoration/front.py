@@ -4,13 +4,14 @@ Adapters inside the encoder see frames from which the clip's own mean and deviat
 out; what noise has done to those is lost by then. A front reads the log-mels before that
 (`statistics.clip_statistics`) and gives the encoder
 
-    statistics     a z + b, with a scale a and a shift b for each mel bin, from the clip's summary:
-                   the mean and deviation estimated for the clip in place of its own
+    statistics     a z + b, with a scale a and a shift b for each mel bin, from the clip's summary
     convolution    z + out(blocks(enter(z) + summary)), ConvNeXt blocks over time that look both
                    ways: each frame is changed by its neighbours and by the clip as a whole
 
 where z are the log-mels as the encoder hears them with no front. Both start as z itself, and fall
-back to z where a clip is silent or very short.
+back to z where a clip is silent or very short. Both are trained through the encoder: normalised
+with the mean and deviation of the clean signal itself, a degraded clip is further from its features
+than with its own.
 """
 
 from __future__ import annotations
