@@ -1,7 +1,11 @@
-"""Discriminators of waveforms: several scales of time, and several periods.
+"""Discriminators of waveforms: several scales of time, periods, and resolutions of the spectrum.
 
 Sources: the scales of MelGAN, https://arxiv.org/abs/1910.06711 section 2.2, as WaveFit has them;
-    the periods of HiFi-GAN, https://arxiv.org/abs/2010.05646 section 2.3.
+    the periods of HiFi-GAN, https://arxiv.org/abs/2010.05646 section 2.3; the resolutions of
+    UnivNet, https://arxiv.org/abs/2106.07889 section 2.2, as Vocos has them.
+Differs: resolutions read real and imaginary parts with the magnitude's square root in its place, so
+    that phases and quiet high bins count too, and convolve along time alone, with the bins as
+    channels: a tenth of the time of two-dimensional layers on a processor.
 """
 
 from __future__ import annotations
@@ -10,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import weight_norm
@@ -18,6 +24,7 @@ from speechadapt.core.limits import Count, CountOrNone
 from speechadapt.core.shapes import Waveforms
 
 _SLOPE = 0.2
+_LEAST = 1e-6
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,9 @@ class DiscriminatorConfig:
         most_channels: Most channels of theirs; where there are many, the last layers cost most.
         periods: One discriminator for each period, in samples.
         period_channels: Channels of their first layer.
+        resolutions: One discriminator for each length of the Fourier transform, in samples, hops
+            being a quarter of it; the cheapest kind.
+        resolution_channels: Channels of their layers.
     """
 
     scales: CountOrNone = 3
@@ -37,12 +47,18 @@ class DiscriminatorConfig:
     most_channels: Count = 1024
     periods: tuple[int, ...] = (2, 3, 5, 7, 11)
     period_channels: Count = 32
+    resolutions: tuple[int, ...] = ()
+    resolution_channels: Count = 96
 
     def problems(self) -> list[str]:
         """Say which settings cannot be built."""
-        found = [] if self.scales or self.periods else ["there must be a scale or a period."]
+        found = []
+        if not (self.scales or self.periods or self.resolutions):
+            found.append("there must be a scale, a period or a resolution.")
         if min(self.periods, default=1) < 1:
             found.append("periods must be 1 or more.")
+        if min(self.resolutions, default=16) < 16:
+            found.append("resolutions must be 16 samples or more.")
         return found
 
 
@@ -91,6 +107,13 @@ def _period_layers(channels: int) -> list[nn.Module]:
     return layers
 
 
+def _resolution_layers(fft: int, channels: int) -> list[nn.Module]:
+    layers: list[nn.Module] = [nn.Conv1d(fft + 2, channels, 3, padding=1)]
+    layers += [nn.Conv1d(channels, channels, 5, padding=2) for _ in range(3)]
+    layers.append(nn.Conv1d(channels, 1, 3, padding=1))
+    return layers
+
+
 class Discriminators(nn.Module):
     """All discriminators of a run.
 
@@ -107,6 +130,11 @@ class Discriminators(nn.Module):
         )
         self.by_period = nn.ModuleList(
             _Layers(_period_layers(config.period_channels)) for _ in config.periods
+        )
+        self.resolutions = config.resolutions
+        self.by_resolution = nn.ModuleList(
+            _Layers(_resolution_layers(fft, config.resolution_channels))
+            for fft in config.resolutions
         )
 
     def forward(self, waveforms: Waveforms) -> list[Judged]:
@@ -126,6 +154,8 @@ class Discriminators(nn.Module):
             found.append(scale(current))
         for period, judge in zip(self.periods, self.by_period, strict=True):
             found.append(judge(_folded(waveforms, period)))
+        for fft, judge in zip(self.resolutions, self.by_resolution, strict=True):
+            found.append(judge(_compressed(waveforms, fft)))
         return found
 
 
@@ -133,3 +163,13 @@ def _folded(waveforms: Waveforms, period: int) -> Tensor:
     missing = -waveforms.shape[1] % period
     padded = functional.pad(waveforms, (0, missing))
     return padded.reshape(len(padded), 1, -1, period)
+
+
+def _compressed(waveforms: Waveforms, fft: int) -> Float[Tensor, "batch values times"]:
+    """Return real and imaginary parts of a spectrum, its magnitude's square root in its place."""
+    window = torch.hann_window(fft, device=waveforms.device, dtype=waveforms.dtype)
+    options = {"window": window, "pad_mode": "constant", "return_complex": True}
+    parts = torch.view_as_real(torch.stft(waveforms, fft, fft // 4, **options))
+    # the root has no gradient at zero
+    root = (parts.square().sum(-1, keepdim=True) + _LEAST).pow(-0.25)
+    return torch.cat((parts * root).unbind(-1), dim=1)

@@ -67,14 +67,11 @@ def duel(
     terms = {"convergence": convergence, "magnitude": magnitude}
     if discriminators is None:
         return Duel(loss, None, _figures(terms))
-    with torch.no_grad():
-        truth = _constant(discriminators, real)
+    truth = discriminators(real)
     views = [_constant(discriminators, waveforms) for waveforms in made]
     deceit, features = adversarial_loss(views), feature_loss(truth, views)
     loss = loss + config.adversarial * deceit + config.features * features
-    verdicts = discriminator_loss(
-        discriminators(real), [discriminators(waveforms.detach()) for waveforms in made]
-    )
+    verdicts = discriminator_loss(truth, [discriminators(one.detach()) for one in made])
     terms |= {"adversarial": deceit, "features": features, "discriminators": verdicts}
     return Duel(loss, verdicts, _figures(terms))
 
