@@ -189,6 +189,23 @@ CLAIMS = {
         unit="x",
         bar=1.3,
     ),
+    "cleaner_l1": Claim(
+        "the feature cleaner alone, speech degraded by `miipher`: share of the features' error left",
+        "cleaner.json",
+        bar=0.6,
+    ),
+    "cleaner_words": Claim(
+        "... word errors of mini-usm's own head on cleaned features over those on degraded ones",
+        "cleaner.json",
+        unit="x",
+        bar=0.8,
+    ),
+    "restoration_words": Claim(
+        "mini-restorer: mini-whisper's word errors after restoration over those before it",
+        "restoration_words.json",
+        unit="x",
+        bar=1.1,
+    ),
     "ray_overhead": Claim(
         "one job of 2,000 clips, wall time of Ray with one worker over one process",
         "engines.json",

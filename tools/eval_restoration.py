@@ -25,7 +25,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,12 +34,11 @@ import numpy as np
 import torch
 from bench_facts import describe_command
 from eval_pack import data_root
+from restoration_cases import Case, dev_cases, test_cases
 
 from speechadapt.core.errors import ConfigError, SpeechadaptError
 from speechadapt.core.files import atomic_write_json
-from speechadapt.core.seed import generator
-from speechadapt.data.corpora.pack import load_corpus, read_audio
-from speechadapt.metrics.quality_listener import LISTENERS, at_rate, check_listeners
+from speechadapt.metrics.quality_listener import LISTENERS, check_listeners
 from speechadapt.metrics.quality_report import Pair, PairScore, Scored, score_signals, summary
 from speechadapt.metrics.report import markdown_table, score_set, to_json
 from speechadapt.metrics.wer import Pair as Said
@@ -66,31 +65,8 @@ SHOWN = (
     "speaker",
 )
 MODELS = ("speaker", "words")
-DEV_CORPORA = ("librispeech_clean", "kerstin24")
-_RATE = 16000
 _FFT, _HOP = 512, 128
 _ABOVE, _LEAST_GAIN = 1.5, 0.1
-
-
-@dataclass(frozen=True)
-class Case:
-    """One degraded recording with its clean one.
-
-    Args:
-        name: Its id.
-        group: The set it counts to.
-        clean: Samples.
-        degraded: As many.
-        sample_rate: Hz.
-        text: What is said; None where nobody wrote it down.
-    """
-
-    name: str
-    group: str
-    clean: np.ndarray
-    degraded: np.ndarray
-    sample_rate: int
-    text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -125,54 +101,6 @@ def gated(signal: np.ndarray) -> np.ndarray:
     gain = (1 - _ABOVE * floor / size.clamp(min=1e-9)).clamp(min=_LEAST_GAIN)
     made = torch.istft(spectrum * gain, _FFT, _HOP, window=window, length=len(samples))
     return made[: len(signal)].numpy()
-
-
-def test_cases(root: Path) -> Iterator[Case]:
-    """Yield the pack's pairs, at the clean recording's rate."""
-    import soundfile
-
-    for one in load_corpus(root, "mixtures", "test"):
-        clean, rate = soundfile.read(root / one.extra["clean_audio"], dtype="float32")
-        heard = clean, rate, *read_audio(root, one)
-        yield _case(one.id or "", f"mixtures ({one.lang})", one.text, *heard)
-    pairs = {one.id: one for one in load_corpus(root, "voicebank_pairs", "test")}
-    for one in pairs.values():
-        if "clean_id" in one.extra:
-            clean, rate = read_audio(root, pairs[one.extra["clean_id"]])
-            noisy = read_audio(root, one)
-            yield _case(one.id or "", "voicebank_pairs", one.text, clean, rate, *noisy)
-
-
-def _case(
-    name: str,
-    group: str,
-    text: str | None,
-    clean: np.ndarray,
-    rate: int,
-    given: np.ndarray,
-    own: int,
-) -> Case:
-    degraded = at_rate(given, own, rate)
-    shared = min(len(clean), len(degraded))
-    return Case(name, group, clean[:shared], degraded[:shared], rate, text)
-
-
-def dev_cases(root: Path) -> Iterator[Case]:
-    """Yield dev recordings with seeded degradations of them."""
-    from speechadapt.audio.degrade import degrade, preset
-
-    sounds = {
-        name: [at_rate(*read_audio(root, one), _RATE) for one in load_corpus(root, name, "train")]
-        for name in ("noise", "rir")
-    }
-    for corpus in DEV_CORPORA:
-        for one in load_corpus(root, corpus, "dev"):
-            clean = at_rate(*read_audio(root, one), _RATE)
-            random = generator("eval", one.id or "", 0)
-            made = degrade(clean, _RATE, preset("miipher"), random, sounds["noise"], sounds["rir"])
-            worse = made.signal[: len(clean)]
-            worse = np.pad(worse, (0, len(clean) - len(worse)))
-            yield Case(one.id or "", f"{corpus}/dev", clean, worse, _RATE, one.text)
 
 
 def arms_of(
