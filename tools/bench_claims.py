@@ -190,7 +190,8 @@ CLAIMS = {
         bar=1.3,
     ),
     "cleaner_l1": Claim(
-        "the feature cleaner alone, speech degraded by `miipher`: share of the features' error left",
+        "the feature cleaner alone, speech degraded by `miipher`: share of the error of features "
+        "that is left",
         "cleaner.json",
         bar=0.6,
     ),

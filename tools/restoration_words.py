@@ -99,9 +99,7 @@ def measure(arguments: argparse.Namespace, words: Sequence[str]) -> dict[str, An
     cases = list(spoken_cases(root, arguments.split, arguments.most))
     restored = [restorer.restore(one.degraded, one.sample_rate, config) for one in cases]
     signals = ([one.clean for one in cases], [one.degraded for one in cases], restored)
-    sides = {
-        side: heard(judge, cases, made) for side, made in zip(SIDES, signals, strict=True)
-    }
+    sides = {side: heard(judge, cases, made) for side, made in zip(SIDES, signals, strict=True)}
     scores = score_sides(cases, sides, arguments.normaliser)
     print(markdown_table([one for group in scores.values() for one in group.values()]))
     everything = scores[TOGETHER]

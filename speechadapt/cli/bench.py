@@ -6,11 +6,12 @@ from pathlib import Path
 
 import typer
 
+from speechadapt.bench.adapter_options import AdapterBench
 from speechadapt.bench.options import DecoderBench
 from speechadapt.bench.restore_options import RestoreBench
 from speechadapt.cli.flags import command_for
 
-HELP = "Measure accuracy and speed: decoders against one another, restorers."
+HELP = "Measure accuracy and speed: adapter methods, decoders against one another, restorers."
 
 app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -64,6 +65,47 @@ def restore(options: RestoreBench) -> int:
         atomic_write_json(Path(options.output).expanduser(), report)
     return 0
 
+
+def adapters(options: AdapterBench) -> int:
+    """Compare adapter methods, one after another, and print the table.
+
+    Args:
+        options: What the user asked for.
+
+    Returns:
+        The exit code.
+    """
+    from speechadapt.bench.adapter_report import draw, figure_class, markdown
+    from speechadapt.bench.adapter_rows import Kept, report_of
+    from speechadapt.bench.adapters import prepare
+    from speechadapt.config.resolve import resolve
+    from speechadapt.core.files import atomic_write_json, atomic_write_text
+
+    words = [f"recipe={options.recipe}", *([f"data.root={options.data}"] if options.data else [])]
+    recipe = resolve(words).config if options.recipe else None
+    folder = Path(options.output).expanduser() if options.output else None
+    if folder is not None:
+        figure_class()
+    bench = prepare(options, recipe)
+    report = report_of(bench, Kept.beside(folder, options))
+    text = markdown(report)
+    print(text, end="")
+    if folder is not None:
+        atomic_write_json(folder / "adapters.json", report)
+        atomic_write_text(folder / "adapters.md", text)
+        draw(report, folder / "adapters.png")
+    return 0
+
+
+app.command("adapters")(
+    command_for(
+        AdapterBench,
+        adapters,
+        "Compare adapter methods on one encoder at one budget: trained parameters, time of a "
+        "training step and of a forward pass and, with --recipe, the score on its dev recordings. "
+        "Goes on where it stopped if the same command is given with the same --output.",
+    )
+)
 
 app.command("decoders")(
     command_for(

@@ -168,8 +168,10 @@ def _folded(waveforms: Waveforms, period: int) -> Tensor:
 def _compressed(waveforms: Waveforms, fft: int) -> Float[Tensor, "batch values times"]:
     """Return real and imaginary parts of a spectrum, its magnitude's square root in its place."""
     window = torch.hann_window(fft, device=waveforms.device, dtype=waveforms.dtype)
-    options = {"window": window, "pad_mode": "constant", "return_complex": True}
-    parts = torch.view_as_real(torch.stft(waveforms, fft, fft // 4, **options))
+    spectrum = torch.stft(
+        waveforms, fft, fft // 4, window=window, pad_mode="constant", return_complex=True
+    )
+    parts = torch.view_as_real(spectrum)
     # the root has no gradient at zero
     root = (parts.square().sum(-1, keepdim=True) + _LEAST).pow(-0.25)
     return torch.cat((parts * root).unbind(-1), dim=1)

@@ -44,7 +44,9 @@ def test_a_resolution_sees_roots_of_magnitudes_and_phases_as_they_are() -> None:
     found = _compressed(waveforms, 64)
     assert found.shape == (2, 66, 33)
     window = torch.hann_window(64)
-    spectrum = torch.stft(waveforms, 64, 16, window=window, pad_mode="constant", return_complex=True)
+    spectrum = torch.stft(
+        waveforms, 64, 16, window=window, pad_mode="constant", return_complex=True
+    )
     made = torch.complex(found[:, :33], found[:, 33:])
     torch.testing.assert_close(made.abs(), spectrum.abs().sqrt(), atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(made / made.abs(), spectrum / spectrum.abs(), atol=1e-4, rtol=1e-4)
