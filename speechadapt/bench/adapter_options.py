@@ -24,6 +24,7 @@ class AdapterBench:
     data: str = setting("", "The data pack's folder; default: SPEECHADAPT_DATA.")
     steps: int = setting(0, "With --recipe, training steps; 0: as the recipe says.")
     rates: str = setting("", "With --recipe, learning rates to choose from; none: the method's.")
+    full_rates: str = setting("", "With --recipe, rates of full fine-tuning; none: --rates.")
     seed: int = setting(1, "With --recipe, seed of every run.")
     clips: int = setting(8, "Shipped clips in the timed batch.")
     rounds: int = setting(3, "Timed rounds; a method and the bare encoder take turns.")
@@ -46,7 +47,12 @@ class AdapterBench:
     @property
     def rate_list(self) -> tuple[float, ...]:
         """Learning rates, ascending; empty leaves each method its own."""
-        return tuple(sorted(float(word) for word in words_of(self.rates)))
+        return _ascending(self.rates)
+
+    @property
+    def full_rate_list(self) -> tuple[float, ...]:
+        """Learning rates of full fine-tuning, ascending."""
+        return _ascending(self.full_rates) or self.rate_list
 
     def _problems(self) -> list[str | None]:
         known = method_names()
@@ -56,7 +62,8 @@ class AdapterBench:
                 f"--methods: there is no method '{name}'.{near_misses(name, known)}"
                 for name in unknown
             ),
-            _rates_problem(self.rates),
+            _rates_problem("--rates", self.rates),
+            _rates_problem("--full-rates", self.full_rates),
             at_least("--share", self.share, 1e-3),
             at_least("--steps", self.steps, 0),
             # two recordings of two rows each, for methods that read other rows of a recording
@@ -66,10 +73,14 @@ class AdapterBench:
         ]
 
 
-def _rates_problem(text: str) -> str | None:
+def _ascending(text: str) -> tuple[float, ...]:
+    return tuple(sorted(float(word) for word in words_of(text)))
+
+
+def _rates_problem(flag: str, text: str) -> str | None:
     try:
         if all(float(word) > 0 for word in words_of(text)):
             return None
     except ValueError:
         pass
-    return f"--rates takes numbers above 0, such as 1e-3,3e-3, got {text!r}."
+    return f"{flag} takes numbers above 0, such as 1e-3,3e-3, got {text!r}."

@@ -118,10 +118,11 @@ def _place(row: Mapping[str, Any]) -> tuple[float, str]:
 def _scored(report: Mapping[str, Any]) -> str:
     if not report["recipe"]:
         return "Speed alone: no recipe was named."
-    rates = ", ".join(f"{rate:g}" for rate in report["rates"]) or "the method's own"
+    rates = ", ".join(f"{rate:g}" for rate in report["rates"]) or "each method's own"
+    full = ", ".join(f"{rate:g}" for rate in report["full_rates"]) or "the recipe's"
     return (
         f"Scores: error on dev of `{report['recipe']}`, {report['steps']} steps, one seed; the "
-        f"best of the rates {rates}."
+        f"best of the rates {rates}, full fine-tuning {full}."
     )
 
 

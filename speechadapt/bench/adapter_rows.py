@@ -93,6 +93,7 @@ def report_of(bench: Bench, kept: Kept) -> dict[str, Any]:
         "recipe": options.recipe,
         "steps": steps,
         "rates": options.rate_list,
+        "full_rates": options.full_rate_list,
         "seed": options.seed,
         "rows": rows,
     }

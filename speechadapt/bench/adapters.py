@@ -106,7 +106,8 @@ def measure_baseline(bench: Bench, name: str) -> Row:
     if bench.recipe is None:
         return row
     arm: Any = name
-    return row | _scored(bench, dataclasses.replace(bench.recipe, arm=arm), ())
+    rates = bench.options.full_rate_list if name == FULL else bench.options.rate_list
+    return row | _scored(bench, dataclasses.replace(bench.recipe, arm=arm), rates)
 
 
 def measure_method(bench: Bench, name: str) -> Row:
@@ -126,7 +127,8 @@ def measure_method(bench: Bench, name: str) -> Row:
     if bench.recipe is None:
         return row
     changes: dict[str, Any] = {"arm": "adapter", "method": name, "adapter": dict(size.settings)}
-    return row | _scored(bench, dataclasses.replace(bench.recipe, **changes), _own_rate(name))
+    rates = bench.options.rate_list or (method_of(name).learning_rate,)
+    return row | _scored(bench, dataclasses.replace(bench.recipe, **changes), rates)
 
 
 def _timed(bench: Bench, encoder: Encoder, name: str, settings: Mapping[str, Any]) -> Row:
@@ -204,11 +206,10 @@ def _stepping(
     return step
 
 
-def _scored(bench: Bench, config: TranscribedConfig, own: Sequence[float]) -> Row:
-    """Train at each rate; return the best score on dev, with the score at every rate."""
-    rates = bench.options.rate_list or tuple(own) or (config.trainer.learning_rate,)
+def _scored(bench: Bench, config: TranscribedConfig, rates: Sequence[float]) -> Row:
+    """Train at each rate, the recipe's own where there is none; return the best score on dev."""
     by_rate: dict[str, float] = {}
-    for rate in rates:
+    for rate in rates or (config.trainer.learning_rate,):
         one = _with_rate(config, rate, bench.options)
         problems = one.problems()
         if problems:
@@ -242,10 +243,6 @@ def _train(config: TranscribedConfig) -> float:
         scores = read_json(Path(folder) / REPORT_FILE)["scores"]["last"].values()
     rates = [one[one["headline"] if config.score == "headline" else config.score] for one in scores]
     return float(statistics.fmean(rates))
-
-
-def _own_rate(name: str) -> tuple[float, ...]:
-    return (method_of(name).learning_rate,)
 
 
 def _encoder(options: AdapterBench) -> Encoder:

@@ -24,6 +24,7 @@ def test_the_table_shows_losers_last_and_problems_below() -> None:
         "recipe": "adapt/x",
         "steps": 5,
         "rates": (),
+        "full_rates": (1e-3,),
         "rows": [
             {"method": "worse", "score": 0.5, "rate": 1e-3, **row},
             {"method": "better", "score": 0.25, "rate": 1e-3, **row},

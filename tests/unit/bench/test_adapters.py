@@ -44,11 +44,12 @@ def test_every_method_is_measured_or_says_why_not(speed: Bench) -> None:
 
 
 def test_scores_come_from_the_best_rate_of_the_recipe(base: Path) -> None:
-    bench = scoring(base, rates="1e-3,1e-2")
+    bench = scoring(base, rates="1e-3,1e-2", full_rates="1e-4")
     row = measure_method(bench, "parallel")
     assert set(row["by_rate"]) == {"0.001", "0.01"}
     assert row["score"] == min(row["by_rate"].values())
     assert measure_baseline(bench, "head")["trained"] == 0
+    assert measure_baseline(bench, "full")["rate"] == 1e-4
 
 
 def test_what_the_recipe_cannot_tell_is_not_scored(base: Path) -> None:

@@ -55,7 +55,8 @@ def test_a_resolution_sees_roots_of_magnitudes_and_phases_as_they_are() -> None:
 def test_silence_has_a_gradient_under_every_judge() -> None:
     silence = torch.zeros(1, 600, requires_grad=True)
     sum(one.verdict.sum() for one in Discriminators(TINY)(silence)).backward()
-    assert silence.grad is not None and silence.grad.isfinite().all()
+    assert silence.grad is not None
+    assert silence.grad.isfinite().all()
 
 
 def test_settings_are_checked() -> None:
