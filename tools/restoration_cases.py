@@ -129,7 +129,7 @@ def spoken_cases(root: Path, split: str, most: int | None = None) -> Iterator[Ca
     sounds = Sounds.read(root, "train" if split == "dev" else split)
     for name in SPOKEN[split]:
         utterances = read_set(root, SETS[split][name])
-        step = max(1, len(utterances) // (most or len(utterances)))
+        step = max(1, len(utterances) // (most or max(1, len(utterances))))
         for one in utterances[::step][:most]:
             clean = at_rate(*read_audio(root, one), RATE)
             worse = sounds.worsened(clean, one.id or "")
