@@ -205,6 +205,8 @@ class SecondAttention(Adapter, ABC):
 def first_rows(context: Context, rows: int) -> list[int]:
     """Return for each row the first one of its recording; its own number where it is alone.
 
+    Where rows are streams (`Context.streams`), each stream meets its like of the other rows alone.
+
     Args:
         context: Holds the condition `recording`: a name for each row, or None for one alone.
         rows: Number of rows.
@@ -222,7 +224,10 @@ def first_rows(context: Context, rows: int) -> list[int]:
             "Give one name per row, None for a row that belongs to no other."
         )
     first: dict[Any, int] = {}
-    return [row if name is None else first.setdefault(name, row) for row, name in enumerate(names)]
+    return [
+        row if name is None else first.setdefault((name, row % context.streams), row)
+        for row, name in enumerate(names)
+    ]
 
 
 def copy_frozen(adapter: Adapter, module: nn.Module) -> None:

@@ -26,6 +26,11 @@ def test_rows_of_one_name_belong_to_the_first_of_them() -> None:
     assert first_rows(Context(conditions={RECORDING: torch.tensor([7, 7, 9])}), 3) == [0, 0, 2]
 
 
+def test_streams_of_a_row_do_not_meet_one_another() -> None:
+    names = {RECORDING: ["a", "a", "b", "b", "a", "a", None, None]}
+    assert first_rows(Context(conditions=names, streams=2), 8) == [0, 1, 2, 3, 0, 1, 6, 7]
+
+
 def test_names_for_another_number_of_rows_are_refused() -> None:
     with pytest.raises(ConfigError, match="'recording' has 2 entries for 3 rows"):
         first_rows(Context(conditions={RECORDING: ["a", "a"]}), 3)
