@@ -10,6 +10,7 @@ from dataclasses import dataclass
 ADAPTERS = "adapters_speed.json"
 FUSION = "fusion_speed.json"
 CODA = "coda_speed.json"
+RESTORED = "restoration.json"
 
 
 @dataclass(frozen=True)
@@ -200,6 +201,27 @@ CLAIMS = {
         "cleaner.json",
         unit="x",
         bar=0.8,
+    ),
+    "restored_lsd": Claim(
+        "mini-restorer on degraded test recordings: change of the log-spectral distance",
+        RESTORED,
+        unit=" dB",
+        bar=0.0,
+    ),
+    "restored_lsd_gate": Claim("... against a spectral gate", RESTORED, unit=" dB", bar=0.0),
+    "restored_bak": Claim("... change of DNSMOS BAK", RESTORED, bar=0.0, at_least=True),
+    "restored_bak_gate": Claim("... against a spectral gate", RESTORED, bar=0.0, at_least=True),
+    "restored_ovrl_oracle": Claim(
+        "... DNSMOS OVRL against its own vocoder on clean features",
+        RESTORED,
+        bar=-0.1,
+        at_least=True,
+    ),
+    "restored_speaker": Claim(
+        "... change of the likeness of the voice (cosine, mini-xvector)",
+        RESTORED,
+        bar=-0.02,
+        at_least=True,
     ),
     "restoration_words": Claim(
         "mini-restorer: mini-whisper's word errors after restoration over those before it",

@@ -23,7 +23,6 @@ transcript, or against what it hears in the clean recording where nobody wrote o
 from __future__ import annotations
 
 import argparse
-import datetime
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from bench_facts import describe_command
+from bench_facts import describe_command, environment, result
 from eval_pack import data_root
 from restoration_cases import Case, dev_cases, test_cases
 
@@ -65,6 +64,15 @@ SHOWN = (
     "speaker",
 )
 MODELS = ("speaker", "words")
+# claim: what `restored` is held against, and in which score
+FIGURES = {
+    "restored_lsd": ("restored", "lsd_db"),
+    "restored_lsd_gate": ("restored against gate", "lsd_db"),
+    "restored_bak": ("restored", "dnsmos_bak"),
+    "restored_bak_gate": ("restored against gate", "dnsmos_bak"),
+    "restored_ovrl_oracle": ("restored against oracle", "dnsmos_ovrl"),
+    "restored_speaker": ("restored", "speaker"),
+}
 _FFT, _HOP = 512, 128
 _ABOVE, _LEAST_GAIN = 1.5, 0.1
 
@@ -171,6 +179,18 @@ def summaries(rows: Sequence[Mapping[str, Mapping[str, float | None]]]) -> dict[
     }
 
 
+def figures(arms: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the paired changes that are claimed, of the arms of all recordings together."""
+    found = []
+    for claim, (arm, score) in FIGURES.items():
+        change = arms[arm]["scores"].get(score, {}).get("change")
+        if change and change["mean"] is not None:
+            method = f"mean and 95 % bootstrap interval of {arms[arm]['items']} paired differences"
+            ends = {"value": change["mean"], "low": change["low"], "high": change["high"]}
+            found.append({"claim": claim, **ends, "method": method})
+    return found
+
+
 def table(groups: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the arms' means as a Markdown table."""
     lines = ["| set | arm | " + " | ".join(SHOWN) + " |", "|---" * (len(SHOWN) + 2) + "|"]
@@ -236,8 +256,6 @@ def main(words: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if words is None else words)
     arguments = parse(given)
     try:
-        from speechadapt.metrics.speed import describe_environment
-
         ears = ears_of(arguments)
         folder = find_restorer(arguments.model)
         restorer = load_restorer(folder)
@@ -256,10 +274,10 @@ def main(words: Sequence[str] | None = None) -> int:
     if sets:
         print(f"\n{markdown_table(sets)}")
     if arguments.output is not None:
-        found = {
-            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "command": describe_command("eval_restoration.py", given, pack=True),
-            "environment": describe_environment("cpu", "float32", 1).line,
+        command = describe_command("eval_restoration.py", given, pack=True)
+        facts = environment("cpu", "float32", torch.get_num_threads(), "1")
+        found = result(command, facts, figures(groups["all"]), {}, arguments.most is not None)
+        found |= {
             "fingerprint": restorer.fingerprint(),
             "groups": groups,
             "words": [to_json(one) for one in sets],

@@ -95,6 +95,11 @@ def test_words_and_speakers_are_judged_in_every_arm(pack: Path, monkeypatch, cap
     assert eval_restoration.main([*asked, "--output", str(output)]) == 0
     found = json.loads(output.read_text())
     assert found["groups"]["all"]["gate"]["scores"]["speaker"]["degraded"]["mean"] == 1.0
+    claims = {one["claim"]: one["value"] for one in found["figures"]}
+    assert claims["restored_speaker"] == 0.0
+    change = found["groups"]["all"]["restored against gate"]["scores"]["lsd_db"]["change"]
+    assert claims["restored_lsd_gate"] == change["mean"]
+    assert "restored_bak" not in claims  # nobody judged it
     sets = {one["set"]: one for one in found["words"]}
     assert {f"all: {arm}" for arm in eval_restoration.ARMS} <= set(sets)
     assert sets["all: degraded"]["words"]["insertions"] == 1
