@@ -229,6 +229,11 @@ CLAIMS = {
         unit="x",
         bar=1.1,
     ),
+    "parastep": Claim(
+        "mini-diffusion, 8 steps: decoder's time with the steps shared by two processes over one's",
+        "parastep.json",
+        unit="x",
+    ),
     "ray_overhead": Claim(
         "one job of 2,000 clips, wall time of Ray with one worker over one process",
         "engines.json",

@@ -29,6 +29,7 @@ from speechadapt.decoders.masked_diffusion.tiny import tiny_network, tiny_vocabu
 from speechadapt.decoders.masked_diffusion.vocabulary import Vocabulary
 from speechadapt.decoders.masked_diffusion.writer import Draft, write
 from speechadapt.decoders.options import parse_options
+from speechadapt.engines.reuse import Share
 
 
 class DiffusionDecoder(Decoder):
@@ -38,6 +39,10 @@ class DiffusionDecoder(Decoder):
         network: Its network, which takes frames.
         vocabulary: Its tokens.
         options: How to decode.
+
+    Attributes:
+        share: Processes, `options.ahead` of them, that decode the same frames and compute the steps
+            with one another; None computes them all in this process.
 
     Raises:
         CheckpointError: Network and vocabulary differ in size, the network takes no frames, or the
@@ -56,6 +61,7 @@ class DiffusionDecoder(Decoder):
         self.network = network
         self.vocabulary = vocabulary
         self.options = options or DiffusionOptions()
+        self.share: Share | None = None
         if vocabulary.size != network.shape.vocab_size:
             raise CheckpointError(
                 f"the vocabulary has {vocabulary.size} tokens, the network writes "
@@ -122,7 +128,8 @@ class DiffusionDecoder(Decoder):
         chosen = torch.tensor(kept, device=frames.device)
         heard = frames[chosen].to(first.device, first.dtype)
         counts = lengths[chosen].to(first.device)
-        drafts, condition = write(self.network, self.vocabulary, heard, counts, self.options)
+        parts = self.network, self.vocabulary, heard, counts, self.options
+        drafts, condition = write(*parts, self.share)
         for at, (row, draft) in enumerate(zip(kept, drafts, strict=True)):
             choice = select(draft.candidates, self.options)
             words = self._words(choice, condition, at, frame_rate)

@@ -16,23 +16,37 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from speechadapt.core.errors import ConfigError
 from speechadapt.decoders.masked_diffusion.ahead import write_ahead
 from speechadapt.decoders.masked_diffusion.canvas import Canvas, Marks, Numbers, Predict
 from speechadapt.decoders.masked_diffusion.options import DiffusionOptions
+from speechadapt.engines.reuse import Share
 
 _LEAST_KEPT = 0.5  # `diversity=masks`: the smallest share of the first guess that is hidden again
 
 
-def fill(predict: Predict, canvas: Canvas, options: DiffusionOptions) -> None:
+def fill(
+    predict: Predict, canvas: Canvas, options: DiffusionOptions, share: Share | None = None
+) -> None:
     """Write a canvas.
 
     Args:
         predict: The network.
         canvas: Is written; every open place of it holds a token afterwards.
         options: Strategy, steps and randomness.
+        share: Processes that compute the steps of `options.ahead` with one another; all of them
+            write the same canvas.
+
+    Raises:
+        ConfigError: There are not as many processes as steps at once.
     """
+    if share is not None and share.size != options.ahead:
+        raise ConfigError(
+            f"{share.size} processes were to share the steps of ahead={options.ahead}. Set ahead "
+            "to the number of processes."
+        )
     if options.strategy == "pdd" and options.ahead > 1:
-        write_ahead(predict, canvas, hidden_places(canvas, options), options.ahead)
+        write_ahead(predict, canvas, hidden_places(canvas, options), options.ahead, share)
     elif options.strategy == "pdd":
         _pdd(predict, canvas, options)
     elif options.strategy == "semi_block":

@@ -23,6 +23,7 @@ from speechadapt.decoders.masked_diffusion.options import DiffusionOptions
 from speechadapt.decoders.masked_diffusion.selection import Candidate, Written
 from speechadapt.decoders.masked_diffusion.strategies import fill
 from speechadapt.decoders.masked_diffusion.vocabulary import Vocabulary
+from speechadapt.engines.reuse import Share
 
 _PLACES_AT_ONCE = 4096  # logits of so many places are in memory together
 
@@ -105,6 +106,7 @@ def write(
     frames: Frames,
     lengths: Lengths,
     options: DiffusionOptions,
+    share: Share | None = None,
 ) -> tuple[list[Draft], Condition]:
     """Write the candidates of a batch of utterances.
 
@@ -116,6 +118,7 @@ def write(
         frames: Encoder frames.
         lengths: Valid frames per row, at least one each.
         options: How to write.
+        share: Processes that compute the steps with one another; see `strategies.fill`.
 
     Returns:
         The draft of each utterance, and what was heard.
@@ -131,7 +134,8 @@ def write(
         seeds=[options.seed * 1_000_003 + length for length in lengths.tolist()],
         device=frames.device,
     )
-    fill(Predictor(network, condition, positions, vocabulary.forbidden), canvas, options)
+    predict = Predictor(network, condition, positions, vocabulary.forbidden)
+    fill(predict, canvas, options, share)
     tokens, log_probs = canvas.tokens.tolist(), canvas.log_probs.tolist()
     drafts = [
         Draft(

@@ -102,3 +102,14 @@ def test_guesses_that_are_drawn_are_not_reused() -> None:
     for changes in ({"temperature": 0.5}, {"diversity": "sample"}, {"strategy": "confidence"}):
         with pytest.raises(ConfigError, match="ahead=2 was asked for; guesses are reused by"):
             DiffusionOptions(ahead=2, **changes)
+
+
+def test_as_many_processes_as_steps_at_once_share_them(network: DiffusionNetwork) -> None:
+    class Three:
+        rank, size = 0, 3
+
+        def gather(self, guess: object) -> list[object]:
+            return [guess] * 3
+
+    with pytest.raises(ConfigError, match="3 processes were to share the steps of ahead=1"):
+        fill(predictor(network, 1, [4]), canvas(PLAIN, [4]), PLAIN, Three())
