@@ -47,9 +47,9 @@ def test_full_size_is_w2v_bert_with_the_papers_vocoder() -> None:
 
 def test_mini_size_is_that_of_the_bundled_encoder_and_the_recipe() -> None:
     restorer = random_restorer(SIZES["mini"], "istft")
-    assert sum(one.numel() for one in restorer.cleaner.encoder.parameters()) == 2779808
-    assert restorer.cleaner.handle.num_parameters() == 396544
-    assert sum(one.numel() for one in restorer.vocoder.parameters()) == 1727298
+    assert sum(one.numel() for one in restorer.cleaner.encoder.parameters()) == 1413280
+    assert restorer.cleaner.handle.num_parameters() == 198272
+    assert sum(one.numel() for one in restorer.vocoder.parameters()) == 2892674
 
 
 def test_the_table_is_printed_and_the_figures_written(tmp_path: Path) -> None:
