@@ -40,7 +40,7 @@ from speechadapt.models.card import (
 from speechadapt.models.restorer_folder import assemble
 
 SHOWN = ("lsd_db", "pesq", "estoi", "dnsmos_ovrl", "dnsmos_sig", "dnsmos_bak")
-MOST_MB = 16.0
+MOST_MB = 14.0
 
 
 def read_scores(files: Sequence[Path]) -> tuple[Score, ...]:

@@ -178,16 +178,18 @@ def _check_models() -> list[Finding]:
 
 
 def _check_model(name: str, folder: Path) -> Finding:
-    weights = sorted(folder.glob("*.safetensors"))
+    weights = sorted(folder.rglob("*.safetensors"))  # a restorer keeps its parts in folders
     if not weights:
         return Finding("model", name, "failed", f"no weights in {folder}")
     from safetensors import safe_open
 
-    try:
-        with safe_open(weights[0], framework="numpy") as tensors:
-            count = len(list(tensors.keys()))
-    except Exception as error:
-        return Finding("model", name, "failed", f"{weights[0].name}: {_first_line(error)}")
+    count = 0
+    for path in weights:
+        try:
+            with safe_open(path, framework="numpy") as tensors:
+                count += len(list(tensors.keys()))
+        except Exception as error:
+            return Finding("model", name, "failed", f"{path.name}: {_first_line(error)}")
     size = sum(path.stat().st_size for path in weights) / 1e6
     return Finding("model", name, "ok", f"{count} tensors, {size:.1f} MB")
 
