@@ -39,7 +39,7 @@ from speechadapt.models.card import (
 )
 from speechadapt.models.restorer_folder import assemble
 
-SHOWN = ("lsd_db", "pesq", "estoi", "dnsmos_ovrl", "dnsmos_sig", "dnsmos_bak")
+SHOWN = ("lsd_db", "dnsmos_bak", "dnsmos_ovrl", "dnsmos_sig", "pesq", "estoi", "speaker")
 MOST_MB = 14.0
 
 

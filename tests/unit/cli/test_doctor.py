@@ -13,6 +13,7 @@ import typer
 from safetensors.numpy import save_file
 
 from speechadapt.cli import doctor
+from speechadapt.models.restorer_tiny import write_tiny_restorer
 
 
 def by_name(findings: list[doctor.Finding]) -> dict[str, doctor.Finding]:
@@ -129,6 +130,14 @@ def test_bundled_weights_are_opened(
     found = doctor._check_model("tiny", write_model(tmp_path / "tiny", weights))
     assert found.state == state
     assert detail in found.detail
+
+
+def test_every_part_of_a_restorer_is_read(tmp_path: Path) -> None:
+    folder = write_tiny_restorer(tmp_path / "tiny")
+    assert doctor._check_model("tiny", folder).state == "ok"
+    damaged = folder / "vocoder" / "model.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    assert doctor._check_model("tiny", folder).state == "failed"
 
 
 def test_damaged_weights_in_a_clone_are_restored_by_git() -> None:
