@@ -18,7 +18,7 @@ from speechadapt.core.files import atomic_write_json
 
 CARD_FILE = "card.json"
 TRAINING_IDS_FILE = "training_ids.txt"
-_LISTENERS = ("dnsmos", "pesq", "stoi", "estoi")
+_OWN_SCALE = ("dnsmos", "pesq", "stoi", "estoi", "speaker")
 
 
 @dataclass(frozen=True)
@@ -231,10 +231,11 @@ def render_card(card: ModelCard) -> str:
 def format_score(score: Score) -> str:
     """Return a rate in per cent with its interval, such as `7.2 % (5.9 to 8.6)`.
 
-    Scores of sound have their own units: decibels (`lsd_db`), or the scale of a listener.
+    Scores of sound have their own units: decibels (`lsd_db`), the scale of a listener, or a cosine
+    (`speaker`).
     """
     decibels = score.metric.endswith("_db")
-    plain = decibels or score.metric.startswith(_LISTENERS)
+    plain = decibels or score.metric.startswith(_OWN_SCALE)
     factor, digits = (1, 2) if plain else (100, 1)
     text = f"{factor * score.value:.{digits}f}" + (" dB" if decibels else "" if plain else " %")
     if score.low is not None and score.high is not None:

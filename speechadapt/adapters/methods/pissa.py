@@ -106,9 +106,7 @@ class PissaAdapter(LowRankAdapter):
             y: Its output.
             context: Not read.
         """
-        moved = product(x, self.start_down + self.down, self.up, self.conv, self.scale)
-        turned = product(x, self.down, self.start_up, self.conv, self.scale)
-        return y + moved + turned
+        return y + product(x, *self._both(), self.conv, self.scale)
 
     def delta(self, module: nn.Module) -> WeightDelta:
         """Return the change of the weight (see `LowRankAdapter`)."""
@@ -116,11 +114,13 @@ class PissaAdapter(LowRankAdapter):
 
     def factors(self, module: nn.Module) -> Factors:
         """Return the product of rank 2r (see `LowRankAdapter`)."""
-        return Factors(
-            down=torch.cat([self.start_down + self.down, self.down]),
-            up=torch.cat([self.up, self.start_up], dim=1),
-            scale=self.scale,
-        )
+        down, up = self._both()
+        return Factors(down=down, up=up, scale=self.scale)
+
+    def _both(self) -> tuple[Tensor, Tensor]:
+        """Return the factors of rank 2r: what moved from the start, and what the start turned to."""
+        down = torch.cat([self.start_down + self.down, self.down])
+        return down, torch.cat([self.up, self.start_up], dim=1)
 
 
 def _principal(
