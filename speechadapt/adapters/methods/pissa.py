@@ -118,7 +118,7 @@ class PissaAdapter(LowRankAdapter):
         return Factors(down=down, up=up, scale=self.scale)
 
     def _both(self) -> tuple[Tensor, Tensor]:
-        """Return the factors of rank 2r: what moved from the start, and what the start turned to."""
+        """Return the factors of rank 2r: what moved from the start, what the start turned to."""
         down = torch.cat([self.start_down + self.down, self.down])
         return down, torch.cat([self.up, self.start_up], dim=1)
 
