@@ -45,7 +45,12 @@ from speechadapt.models.build import load
 from speechadapt.models.pair_judges import SpeakerScore
 from speechadapt.models.recogniser import Recogniser
 from speechadapt.models.restorer import Restorer
-from speechadapt.models.restorer_folder import find_restorer, load_restorer, read_restorer
+from speechadapt.models.restorer_folder import (
+    find_encoder,
+    find_restorer,
+    load_restorer,
+    read_restorer,
+)
 from speechadapt.models.speaker import load_speaker_model
 from speechadapt.restoration.cleaner import make_cleaner
 from speechadapt.restoration.cut import load_cut
@@ -95,7 +100,7 @@ class Ears:
 def oracle_of(folder: Path, vocoder: Vocoder) -> Restorer:
     """Return a restorer that hears what is there: its cleaner is untrained and changes nothing."""
     layers = read_restorer(folder)["layer"]
-    cleaner = make_cleaner(load_cut(folder / "encoder", layers), config={"bottleneck": 1})
+    cleaner = make_cleaner(load_cut(find_encoder(folder)[0], layers), config={"bottleneck": 1})
     return Restorer(cleaner, vocoder)
 
 

@@ -5,11 +5,11 @@ Usage: package_restorer.py CLEANER_RUN VOCODER --name mini-restorer --recipes RE
                            [--chain RUN ...] [--scores FILE ...]
 
 CLEANER_RUN/best and VOCODER (such as VOCODER_RUN/last) are put together in half precision in
-speechadapt/pretrained/NAME/, with the layers of the frozen encoder that they need. Beside them come
-`training_ids.txt` (the union over both runs, those of `--chain` and the encoder's own), `card.json`
-and the README.md rendered from it. Scores are read from what `eval_restoration.py --output` wrote,
-or `speechadapt evaluate restoration --json` printed (a file a test set, named for it); nothing is
-typed by hand.
+speechadapt/pretrained/NAME/, with the layers of the frozen encoder that they need where that one is
+not bundled itself. Beside them come `training_ids.txt` (the union over both runs, those of
+`--chain` and the encoder's own), `card.json` and the README.md rendered from it. Scores are read
+from what `eval_restoration.py --output` wrote, or `speechadapt evaluate restoration --json` printed
+(a file a test set, named for it); nothing is typed by hand.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from speechadapt.models.card import (
 from speechadapt.models.restorer_folder import assemble
 
 SHOWN = ("lsd_db", "dnsmos_bak", "dnsmos_ovrl", "dnsmos_sig", "pesq", "estoi", "speaker")
-MOST_MB = 14.0
+MOST_MB = 10.0
 
 
 def read_scores(files: Sequence[Path]) -> tuple[Score, ...]:
@@ -88,7 +88,9 @@ def package(arguments: argparse.Namespace) -> ModelCard:
     cleaner, target = arguments.run / "best", package_model.PRETRAINED / arguments.name
     base = find_model(arguments.base or store.read(cleaner).base["name"])
     shutil.rmtree(target, ignore_errors=True)
-    assemble(cleaner, arguments.vocoder, target, base=base, half=True)
+    # what is bundled already is in every clone once
+    keeps = base.parent != package_model.PRETRAINED
+    assemble(cleaner, arguments.vocoder, target, base=base, half=True, keeps_encoder=keeps)
     files = sorted(target.rglob("*.safetensors"))
     size = sum(path.stat().st_size for path in files) / 1e6
     if size > MOST_MB:

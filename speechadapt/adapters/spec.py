@@ -148,7 +148,7 @@ class Method:
             from its settings (see `Context.streams`); what an adapter at `encoder` leaves in the
             first of them is what the caller gets. None leaves the rows alone.
         needs: Names of the conditions it reads.
-        example: Returns such conditions for a number of rows, small enough for the contract suite.
+        example: Returns such conditions for a number of rows of an encoder of some width.
         learning_rate: A peak rate that is a fair first guess.
         version: Raised whenever a saved file would be read differently.
     """
@@ -175,7 +175,7 @@ class Method:
     unpack: Callable[[Any, Mapping[str, Tensor]], None] | None = None
     streams: Callable[[Any], int] | None = None
     needs: frozenset[str] = frozenset()
-    example: Callable[[int], Mapping[str, Any]] | None = None
+    example: Callable[[int, int], Mapping[str, Any]] | None = None
     learning_rate: float = DEFAULT_RATE
     version: int = 1
 

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from speechadapt.adapters.attach import active, attach
 from speechadapt.adapters.catalog import method as method_of
-from speechadapt.adapters.methods.cross_attention import MEMORY
 from speechadapt.bench.adapter_options import AdapterBench
 from speechadapt.bench.clips import read_clips
 from speechadapt.bench.passes import timed
@@ -38,7 +37,6 @@ from speechadapt.training.loop import train
 from speechadapt.training.tasks import adapt
 
 BARE, FULL, HEAD = "bare", "full", "head"
-_MEMORY_FRAMES = 50  # of an enrolment or a list of words
 Row = dict[str, Any]
 Acting = Callable[[], AbstractContextManager[None]]
 
@@ -137,10 +135,7 @@ def _timed(bench: Bench, encoder: Encoder, name: str, settings: Mapping[str, Any
     kind = kind.of(config)
     handle = attach(encoder, name, config=config)
     rows = len(bench.batch[1])
-    conditions = {} if kind.example is None else dict(kind.example(rows))
-    if MEMORY in conditions:
-        frames = torch.randn(_MEMORY_FRAMES, encoder.dim, device=bench.options.device)
-        conditions[MEMORY] = [frames] * rows
+    conditions = {} if kind.example is None else dict(kind.example(rows, encoder.dim))
 
     def acting() -> AbstractContextManager[None]:
         return active(encoder, handle.name, conditions)

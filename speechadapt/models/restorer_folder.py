@@ -34,6 +34,7 @@ def assemble(
     *,
     base: str | Path | None = None,
     half: bool = False,
+    keeps_encoder: bool = True,
 ) -> Path:
     """Put a trained cleaner and a trained vocoder together as a restorer.
 
@@ -44,6 +45,8 @@ def assemble(
         base: The frozen encoder: a bundled model, a folder or a hub id; None takes the one that
             the cleaner names.
         half: Store all weights in half precision, as bundled models are.
+        keeps_encoder: Store the encoder's layers too, so that the folder stands alone; otherwise
+            they are read from the base by its name, which must be a bundled one or a hub id.
 
     Returns:
         `folder`.
@@ -64,11 +67,15 @@ def assemble(
         )
     named = stored.get("name") if base is None else base
     known = load_cleaner(cleaner, find_model(named))
+    if not keeps_encoder:
+        find_model(stored.get("name"))  # a name that says nothing elsewhere fails here
     for name in _PARTS:
         shutil.rmtree(folder / name, ignore_errors=True)
     dtype = torch.float16 if half else torch.float32
-    cut = _write_encoder(known.encoder, folder / "encoder", dtype)
-    kept = attach_cleaner(cut, cleaner, any_base=True)
+    kept = known
+    if keeps_encoder:
+        cut = _write_encoder(known.encoder, folder / "encoder", dtype)
+        kept = attach_cleaner(cut, cleaner, any_base=True)
     kept.trained.to(dtype)
     training, scores = (kept.handle.notes.get(key) for key in ("training", "scores"))
     kept.save(folder / "cleaner", training, scores)
@@ -80,6 +87,7 @@ def assemble(
         "model_type": RESTORER_TYPE,
         "base": stored,
         "layer": layer,
+        "keeps_encoder": keeps_encoder,
         "sample_rate": made.speech.sample_rate,
     }
     atomic_write_json(folder / CONFIG, facts)
@@ -96,11 +104,29 @@ def load_restorer(folder: Path) -> Restorer:
         The restorer, on the CPU.
 
     Raises:
+        CatalogError: It keeps no encoder, and its base is not there.
         CheckpointError: The folder is damaged, or holds something else.
     """
-    read_restorer(folder)
-    cleaner = load_cleaner(folder / "cleaner", folder / "encoder")
+    base, name = find_encoder(folder)
+    cleaner = load_cleaner(folder / "cleaner", base, name)
     return Restorer(cleaner, load_vocoder(folder / "vocoder"))
+
+
+def find_encoder(folder: Path) -> tuple[Path, str | None]:
+    """Return the folder of a restorer's encoder, and what it is called where it is another's.
+
+    Args:
+        folder: What `assemble` wrote.
+
+    Raises:
+        CatalogError: It keeps no encoder, and its base is not there.
+        CheckpointError: It holds no restorer.
+    """
+    facts = read_restorer(folder)
+    if facts.get("keeps_encoder", True):
+        return folder / "encoder", None
+    name = str(facts["base"]["name"])
+    return find_model(name), name
 
 
 def read_restorer(folder: Path) -> dict[str, Any]:

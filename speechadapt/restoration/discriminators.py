@@ -5,7 +5,7 @@ Sources: the scales of MelGAN, https://arxiv.org/abs/1910.06711 section 2.2, as 
     UnivNet, https://arxiv.org/abs/2106.07889 section 2.2, as Vocos has them.
 Differs: resolutions read real and imaginary parts with the magnitude's square root in its place, so
     that phases and quiet high bins count too, and convolve along time alone, with the bins as
-    channels: a tenth of the time of two-dimensional layers on a processor.
+    channels.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class DiscriminatorConfig:
         periods: One discriminator for each period, in samples.
         period_channels: Channels of their first layer.
         resolutions: One discriminator for each length of the Fourier transform, in samples, hops
-            being a quarter of it; the cheapest kind.
+            being a quarter of it.
         resolution_channels: Channels of their layers.
     """
 

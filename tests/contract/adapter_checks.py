@@ -71,7 +71,7 @@ class Case:
     def conditions(self) -> dict[str, object]:
         """What the method is told about the rows of the batch; empty where it asks for nothing."""
         example = method_of(self.method).example
-        return {} if example is None else dict(example(len(self.clips)))
+        return {} if example is None else dict(example(len(self.clips), self.encoder.dim))
 
     def together(self, last: int) -> list[int]:
         """Return the rows up to one that act on it: those of its recording, or it alone."""

@@ -20,7 +20,7 @@ MODEL_MEGABYTES = {
     "whisper": 14.0,
     "ast": 8.0,
     "diffusion": 14.0,
-    "restorer": 14.0,
+    "restorer": 10.0,
     "xvector": 1.0,
 }
 

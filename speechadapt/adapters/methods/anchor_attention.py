@@ -88,7 +88,7 @@ def _count(site: Site, config: AnchorAttentionConfig) -> int:
     return map_parameters(site) if site.role.endswith((".q", ".out")) else 0
 
 
-def example(rows: int) -> Mapping[str, Any]:
+def example(rows: int, dim: int) -> Mapping[str, Any]:
     """Return recordings of two chunks: every other row."""
     return {RECORDING: ["ab"[row % 2] for row in range(rows)]}
 

@@ -97,7 +97,7 @@ def _count(site: Site, config: ChannelAttentionConfig) -> int:
     return map_parameters(site)
 
 
-def example(rows: int) -> Mapping[str, Any]:
+def example(rows: int, dim: int) -> Mapping[str, Any]:
     """Return recordings of two channels: every other row."""
     return {RECORDING: ["ab"[row % 2] for row in range(rows)]}
 

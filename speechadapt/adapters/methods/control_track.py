@@ -116,7 +116,7 @@ def parameters(site: Site, config: ControlTrackConfig) -> int:
     return site.dim_out * config.channels * (2 * config.reach + 1)
 
 
-def example(rows: int) -> dict[str, Any]:
+def example(rows: int, dim: int) -> dict[str, Any]:
     """Return tracks of different lengths."""
     generator = torch.Generator().manual_seed(0)
     return {CONTROL: [torch.randn(9 + 5 * row, generator=generator) for row in range(rows)]}

@@ -304,10 +304,9 @@ def parameters(site: Site, config: CrossAttentionConfig) -> int:
     return config.width * (maps + 1)
 
 
-def example(rows: int) -> dict[str, Any]:
-    """Return small memories, each of its own length."""
+def example(rows: int, dim: int) -> dict[str, Any]:
+    """Return small memories as wide as the encoder, each of its own length."""
     generator = torch.Generator().manual_seed(0)
-    dim = 32  # of the tiny encoders
     return {MEMORY: [torch.randn(2 + row, dim, generator=generator) for row in range(rows)]}
 
 

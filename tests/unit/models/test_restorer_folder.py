@@ -14,6 +14,8 @@ import speechadapt
 from speechadapt.adapters.handle import base_of
 from speechadapt.core.errors import CatalogError, CheckpointError
 from speechadapt.encoders.tiny import write_tiny
+from speechadapt.models import restorer_folder
+from speechadapt.models.build import find_model
 from speechadapt.models.restorer import Restorer
 from speechadapt.models.restorer_folder import assemble, find_restorer, load_restorer
 from speechadapt.restoration.cleaner import make_cleaner
@@ -52,6 +54,33 @@ def test_a_folder_gives_the_same_restorer_without_its_base(trained, tmp_path: Pa
     assert loaded.cleaner.handle.notes["training"] == {"steps": 3}
     assemble(cleaner, vocoder, folder, base=base)
     assert np.array_equal(load_restorer(folder).restore(NOISE, 16000), wanted)
+
+
+def test_a_folder_without_the_encoder_reads_a_bundled_base(
+    trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "mini-usm"
+    cleaner = make_cleaner(load_cut(find_model(name), 1, name=name), config={"bottleneck": 4})
+    encoder = cleaner.encoder
+    vocoder = make_vocoder(
+        Speech(encoder.dim, encoder.frame_rate, 16000), IstftConfig(width=8, layers=1)
+    )
+    cleaner.save(tmp_path / "c")
+    save_vocoder(vocoder, tmp_path / "v", {"base": base_of(encoder), "layer": 1})
+    parts = tmp_path / "c", tmp_path / "v"
+    whole = assemble(*parts, tmp_path / "whole")
+    thin = assemble(*parts, tmp_path / "thin", keeps_encoder=False)
+    assert not (thin / "encoder").exists()
+    found, wanted = load_restorer(thin), load_restorer(whole)
+    assert np.array_equal(found.restore(NOISE, 16000), wanted.restore(NOISE, 16000))
+    assert found.fingerprint() == wanted.fingerprint()
+    base, local_cleaner, local_vocoder, _ = trained
+    monkeypatch.setattr(restorer_folder, "find_model", lambda asked: base)
+    with pytest.raises(CheckpointError, match="was trained on"):
+        load_restorer(thin)
+    monkeypatch.undo()
+    with pytest.raises(CatalogError, match="no bundled model or folder"):
+        assemble(local_cleaner, local_vocoder, tmp_path / "x", base=base, keeps_encoder=False)
 
 
 def test_a_front_is_part_of_the_folder_and_of_the_fingerprint(trained, tmp_path: Path) -> None:
