@@ -44,6 +44,17 @@ def test_every_method_is_measured(speed: Bench) -> None:
     assert rows["channel_attention"]["told"] == ["recording"]
 
 
+def test_times_are_ratios_of_a_round_without_the_first(
+    speed: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # own, other: a round to warm up, then two of forward passes; the same of steps
+    clock = iter([9.0, 1.0, 3.0, 2.0, 2.0, 4.0, 9.0, 1.0, 1.0, 4.0, 1.0, 4.0])
+    monkeypatch.setattr(adapters, "timed", lambda work, device: (next(clock), None))
+    row = measure_method(speed, "lora")
+    assert row["rounds"] == {"forward": [1.5, 0.5], "step": [0.25, 0.25]}
+    assert (row["forward"], row["step"]) == (1.0, 0.25)
+
+
 def test_scores_come_from_the_best_rate_of_the_recipe(base: Path) -> None:
     bench = scoring(base, rates="1e-3,1e-2", full_rates="1e-4")
     row = measure_method(bench, "parallel")

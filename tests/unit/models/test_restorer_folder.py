@@ -13,6 +13,7 @@ from safetensors import safe_open
 import speechadapt
 from speechadapt.adapters.handle import base_of
 from speechadapt.core.errors import CatalogError, CheckpointError
+from speechadapt.core.files import atomic_write_json, read_json
 from speechadapt.encoders.tiny import write_tiny
 from speechadapt.models import restorer_folder
 from speechadapt.models.build import find_model
@@ -75,9 +76,19 @@ def test_a_folder_without_the_encoder_reads_a_bundled_base(
     assert np.array_equal(found.restore(NOISE, 16000), wanted.restore(NOISE, 16000))
     assert found.fingerprint() == wanted.fingerprint()
     base, local_cleaner, local_vocoder, _ = trained
-    monkeypatch.setattr(restorer_folder, "find_model", lambda asked: base)
+    asked: list[str] = []
+
+    def other(name: str) -> Path:
+        asked.append(name)
+        return base
+
+    config = read_json(thin / "config.json")
+    config["base"]["name"] = "owner/name"
+    atomic_write_json(thin / "config.json", config)
+    monkeypatch.setattr(restorer_folder, "find_model", other)
     with pytest.raises(CheckpointError, match="was trained on"):
         load_restorer(thin)
+    assert asked == ["owner/name"]
     monkeypatch.undo()
     with pytest.raises(CatalogError, match="no bundled model or folder"):
         assemble(local_cleaner, local_vocoder, tmp_path / "x", base=base, keeps_encoder=False)
