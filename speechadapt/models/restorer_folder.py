@@ -20,6 +20,8 @@ from speechadapt.restoration.cut import load_cut
 from speechadapt.restoration.vocoder_folder import load_vocoder, read_vocoder, save_vocoder
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from speechadapt.encoders.w2v_bert import W2vBertEncoder
 
 CONFIG = "config.json"
@@ -58,13 +60,7 @@ def assemble(
     """
     stored, features = store.read(cleaner).base, read_vocoder(vocoder)["features"]
     layer = cleaner_layer(cleaner)
-    theirs: dict[str, Any] = features.get("base", {})
-    if features.get("layer") != layer or theirs.get("files") != stored.get("files"):
-        raise CheckpointError(
-            f"the cleaner gives features of layer {layer} of {stored.get('name')} "
-            f"({str(stored.get('files'))[:8]}...), the vocoder reads layer {features.get('layer')} "
-            f"of {theirs.get('name')} ({str(theirs.get('files'))[:8]}...). Train them on the same."
-        )
+    _check_same_features(stored, layer, features)
     named = stored.get("name") if base is None else base
     known = load_cleaner(cleaner, find_model(named))
     if not keeps_encoder:
@@ -177,6 +173,17 @@ def find_restorer(name: str | Path | None = None) -> Path:
     found = [key for key in bundled if (bundled[key] / "vocoder").is_dir()]
     more = f" Bundled restorers: {', '.join(found)}." if found else ""
     raise CatalogError(f"there is no restorer's folder '{asked}'.{more}")
+
+
+def _check_same_features(base: Mapping[str, Any], layer: int, features: Mapping[str, Any]) -> None:
+    """Refuse a vocoder that was trained on other features than a cleaner gives."""
+    theirs: Mapping[str, Any] = features.get("base", {})
+    if features.get("layer") != layer or theirs.get("files") != base.get("files"):
+        raise CheckpointError(
+            f"the cleaner gives features of layer {layer} of {base.get('name')} "
+            f"({str(base.get('files'))[:8]}...), the vocoder reads layer {features.get('layer')} "
+            f"of {theirs.get('name')} ({str(theirs.get('files'))[:8]}...). Train them on the same."
+        )
 
 
 def _write_encoder(encoder: W2vBertEncoder, folder: Path, dtype: torch.dtype) -> W2vBertEncoder:
