@@ -4,7 +4,7 @@
     python tools/grid.py SUBJECT --report   score the arms that are done on test, write the tables
 
 A subject is a language, which has a recipe `recipes/adapt/language_<SUBJECT>.yaml`, `sounds`, the
-folds of `recipes/adapt/sounds_folds.yaml`, or `compact`, the arms of `grid_compact.py` on
+folds of `recipes/adapt/sounds_folds.yaml`, or a comparison of `grid_comparisons.py` on
 `recipes/adapt/compact.yaml`. Every arm gets the same steps and batches. Learning
 rates are chosen on dev; the runs at the chosen rates alone are scored on test, once. Each finished
 run is one line of the results file, so a later sitting does what is missing, and `--arms` says what
@@ -20,12 +20,14 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from bench_facts import describe_command, environment
-from grid_compact import Compact
+from grid_arms import NamedArms
+from grid_comparisons import COMPARISONS
 from grid_languages import Language, languages
 from grid_plan import ROOT, WHOLE, Run, of_kind, read_results
 from grid_report import report
@@ -39,7 +41,10 @@ from speechadapt.core.files import append_line, hash_file, hash_json, read_json
 from speechadapt.models.build import find_model
 from speechadapt.training.loop import train
 
-OTHERS: Mapping[str, Callable[[], Study]] = {"sounds": Sounds, "compact": Compact}
+OTHERS: Mapping[str, Callable[[], Study]] = {
+    "sounds": Sounds,
+    **{name: partial(NamedArms, one) for name, one in COMPARISONS.items()},
+}
 
 
 class Grid:

@@ -2,7 +2,8 @@
 
 Every fold is held out once; the fold's number is the seed. Rates are chosen on a share of the other
 folds, in each fold by itself, by the plainest arm of a family, and the other arms of the family
-take them. The arms of all placements have adapters of the same size.
+take them. The arms of all placements have adapters of the same size. Beside the study's methods
+stands `knitting_attention`.
 
 Source: https://arxiv.org/abs/2312.03694
 """
@@ -58,6 +59,9 @@ FAMILIES = {
 }
 
 
+KNITTING = "knitting"  # attention along both axes, the widest that is not larger than a column
+
+
 @dataclass(frozen=True)
 class Setting:
     """What an arm changes in the recipe.
@@ -95,6 +99,7 @@ def _settings() -> dict[str, Setting]:
     plain = found["conformer"]
     run_on = {**plain.adapter, "axis": "tokens"}
     found["conformer-tokens"] = dataclasses.replace(plain, adapter=run_on)
+    found[KNITTING] = Setting(KNITTING, "knitting_attention", {"width": 16}, PLACES[""])
     few = {
         f"{name}{FEW}": dataclasses.replace(found[name], shots=SHOTS)
         for name in (*WHOLE, *FAMILIES)
@@ -106,6 +111,7 @@ SETTINGS = _settings()
 _FIRST = (*WHOLE, *FAMILIES)
 _NEXT = (
     *(f"{name}{rest}" for rest in ("-sequential", "-houlsby", "-residual") for name in FAMILIES),
+    KNITTING,
     *(f"{name}{FEW}" for name in _FIRST),
     *(f"{name}-w{one.widths[0]}" for name, one in FAMILIES.items()),
     *(f"{name}-w{one.widths[1]}" for name, one in FAMILIES.items()),

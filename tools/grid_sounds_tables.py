@@ -19,8 +19,8 @@ NOTE = (
     "inside; a name says what differs: `houlsby` stands at attention too and is half as wide, "
     "`w4` is 4 wide, `tokens` lets the convolution run on over the whole token sequence, `8shot` "
     "trains on 8 clips of each class. The rate was chosen in each fold on a fifth of the other "
-    "folds, by these two and by `full` and `head`; the other arms took theirs. `trained` leaves "
-    "the head out. Intervals draw clips; they leave out what another seed would change."
+    "folds, by these two, `knitting`, `full` and `head`; the other arms took theirs. `trained` "
+    "leaves the head out. Intervals draw clips; they leave out what another seed would change."
 )
 HEADER = (
     "| arm | trained, of the base | rates by fold | dev | accuracy | each fold | against `full` | "
@@ -101,6 +101,11 @@ CONTRASTS = (
         "convolution along time in a row against over all tokens",
         "- (the released code runs over all tokens)",
         (("conformer", "conformer-tokens"),),
+    ),
+    Contrast(
+        "knitting attention against bottleneck, same place and size",
+        "- (not in it)",
+        (("knitting", "bottleneck"),),
     ),
 )
 

@@ -59,9 +59,9 @@ class Study(ABC):
     """
 
     subject: ClassVar[str]
-    results: ClassVar[str]
-    title: ClassVar[str]
     note: ClassVar[str]
+    results: str
+    title: str
     name: str
     recipe: str
     plan: Plan

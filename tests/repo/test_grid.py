@@ -169,7 +169,7 @@ def test_a_grid_is_trained_in_sittings_and_scored_once(
     world.go(0.0)
     assert not world.lines()  # no time left, nothing begun
     assert world.train(world.missing()[0])
-    with pytest.raises(ConfigError, match=r"'full', of which full-0.001-s1 is missing"):
+    with pytest.raises(ConfigError, match=r"'full', of which full-0.003-s1 is missing"):
         grid_report.report(world)
     before = world.lines()
     world.go(None)
@@ -268,3 +268,13 @@ def test_the_verdict_compares_the_best_on_dev_with_full_fine_tuning() -> None:
     assert "houlsby" not in table + verdict
     assert "houlsby" in search
     assert "Not scored on test yet." in grid_tables.section("es", PLAN, lines[:4])
+
+
+def test_a_page_shows_each_language_with_its_own_rates() -> None:
+    facts = FACTS | {"steps": 2, "dev_items": 2, "score": "cer"}
+    own = grid_languages.plan_of("zh")
+    assert own.rates != PLAN.rates
+    lines = [noted("full", rate, 1, 0.5) | facts for rate in own.rates]
+    search = Language("es").section("zh", lines)[-1]
+    assert "| 0.0005 | 0.001 | 0.003 | 0.008 |" in search
+    assert "0.02 |" in Language("es").section("es", lines)[-1]

@@ -13,7 +13,7 @@ import grid_sounds_tables
 import pytest
 import torch
 from grid_plan import Plan, Run, of_kind
-from grid_sounds import FAMILIES, PLAN, SETTINGS, Sounds
+from grid_sounds import FAMILIES, KNITTING, PLAN, SETTINGS, Sounds
 from grid_sounds_tables import CONTRASTS
 
 from speechadapt.adapters.attach import choose_sites
@@ -56,7 +56,9 @@ def test_adapters_of_every_family_place_and_join_are_of_one_size(encoder: Encode
     assert 0.015 < one / whole < 0.025
     swept = {f"{name}-w{width}" for name, family in FAMILIES.items() for width in family.widths}
     for name, setting in SETTINGS.items():
-        if setting.method and name not in swept:
+        if name == KNITTING:  # its widths are even and go by four heads, so it is a little smaller
+            assert 0.88 * one < size(encoder, name) <= one
+        elif setting.method and name not in swept:
             assert size(encoder, name) == pytest.approx(one, rel=0.03), name
     widths = (FAMILIES[name].widths for name in ("conformer", "bottleneck"))
     for first, second in zip(*widths, strict=True):
@@ -67,7 +69,7 @@ def test_adapters_of_every_family_place_and_join_are_of_one_size(encoder: Encode
 def test_every_arm_asks_for_a_rate_that_is_searched() -> None:
     assert set(PLAN.arms) == set(SETTINGS)
     assert len(PLAN.arms) == len(SETTINGS)
-    assert set(PLAN.leaders.values()) == {"full", "head", *FAMILIES}
+    assert set(PLAN.leaders.values()) == {"full", "head", KNITTING, *FAMILIES}
     assert PLAN.each
 
 

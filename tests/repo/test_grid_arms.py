@@ -1,14 +1,14 @@
-"""`tools/grid.py compact`: arms of a group have as much of what they are compared at."""
+"""Comparisons of `tools/grid.py`: arms of a group have as much of what they are compared at."""
 
 from __future__ import annotations
 
 import random
 from typing import Any
 
-import grid_compact_tables
 import pytest
-from grid_compact import ARMS, BITS, PLAN, RANK, Compact
-from grid_compact_tables import CLAIMS, verdict
+from grid_arms import NamedArms
+from grid_arms_tables import verdict
+from grid_comparisons import BITS, COMPARISONS, RANK, STREAMS, WORKERS
 from grid_plan import Run
 from grid_tables import Arm
 
@@ -16,8 +16,12 @@ from speechadapt.adapters.attach import build
 from speechadapt.adapters.handle import Handle
 from speechadapt.adapters.packed import file_tensors
 from speechadapt.encoders.base import Encoder
+from speechadapt.metrics.bootstrap import bootstrap_difference
 from speechadapt.training.adapt.config import Config
 from speechadapt.training.adapt.parts import load_base
+
+COMPACT = COMPARISONS["compact"]
+PLAN = NamedArms(COMPACT).plan
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +31,7 @@ def encoder() -> Encoder:
 
 def built(encoder: Encoder, name: str) -> Handle:
     """Return an arm's adapter at two layers, as every layer is alike."""
-    arm = ARMS[name]
+    arm = COMPACT.arms[name]
     roles = [f"layer.{n}.{part}" for n in (0, 1) for part in ("attn.q", "ffn1.up", "conv.pw1")]
     if "lora" not in name:
         roles = ["layer.0.ffn", "layer.1.ffn"]
@@ -67,16 +71,36 @@ def test_sparse_arms_have_the_live_entries_they_say(encoder: Encoder) -> None:
     assert live(encoder, "mosa-mean")[0] == dense
 
 
-def test_every_arm_is_a_run_of_the_recipe() -> None:
-    study = Compact()
-    for name, arm in ARMS.items():
-        config = study.config(Config(), Run(name, 1e-3, 2))
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_every_arm_is_a_run_of_the_recipe(encoder: Encoder, name: str) -> None:
+    comparison = COMPARISONS[name]
+    study = NamedArms(comparison)
+    for key, one in comparison.arms.items():
+        config = study.config(Config(), Run(key, 1e-3, 2))
         assert config.problems() == []
-        assert (config.method, config.trainer.seed) == (arm.method, 2)
-    assert set(PLAN.arms) == set(ARMS)
-    assert {one for claim in CLAIMS for one in (claim.arm, claim.other)} <= set(ARMS)
-    assert RANK * 32 <= 64  # within the width of every map of the base
+        assert config.trainer.seed == 2
+        assert config.arm == ("head" if key == "head" else "adapter")
+        if one.method:
+            assert config.method == one.method
+            # no setting or place is unknown to the method
+            assert build(encoder, one.method, config=one.adapter, roles=list(one.roles) or None)
+    named = {arm for claim in comparison.claims for arm in (claim.arm, claim.other)}
+    assert named | {*comparison.needed} <= {*comparison.arms}
     assert study.protocol("a") != study.protocol("b")
+
+
+def test_workers_and_streams_are_what_their_claims_say(encoder: Encoder) -> None:
+    assert RANK * 32 <= 64  # within the width of every map of the base
+    spread = COMPARISONS["spread"].arms
+    sizes = {
+        key: build(encoder, one.method, config=one.adapter, roles=["layer.0.attn.q"])
+        for key, one in spread.items()
+    }
+    wanted = sizes["lora"].num_parameters()
+    assert sizes["pissa"].num_parameters() == wanted
+    assert sizes["hd-pissa"].num_parameters() == WORKERS * wanted
+    for number in STREAMS:
+        assert COMPARISONS["streams"].arms[f"streams-{number}"].adapter["streams"] == number
 
 
 def arm(name: str, edits: list[int]) -> Arm:
@@ -88,17 +112,18 @@ def arm(name: str, edits: list[int]) -> Arm:
         "merges": False,
     }
     units = [3] * len(edits)
-    test = grid_compact_tables.bootstrap_difference(edits, [0] * len(edits), units)
+    test = bootstrap_difference(edits, [0] * len(edits), units)
     return Arm(name, run, 0.1, test, (0.1,), tuple(edits), tuple(units), ("x",) * len(edits), None)
 
 
 def test_a_claim_is_met_where_the_upper_end_is_within_the_bar() -> None:
     draw = random.Random(0)
     other = [draw.randrange(3) for _ in range(200)]
-    for more, said in ((0, "at most +0 % of it: met"), (1, "missed")):
+    claim = next(one for one in COMPACT.claims if one.arm == "snip-60")
+    for more, said in ((0, "at most +0 % of it (bar +10 %): met"), (1, "missed")):
         arms = {"snip-60": arm("snip-60", [one + more for one in other])}
         arms["parallel"] = arm("parallel", other)
-        assert said in verdict(CLAIMS[2], arms)
+        assert said in verdict(claim, arms)
 
 
 def test_the_page_holds_what_is_done() -> None:
@@ -115,9 +140,9 @@ def test_the_page_holds_what_is_done() -> None:
         for one in lines
         if one["rate"] == PLAN.rates[0]
     ]
-    page = "\n".join(Compact().section("asc", [*lines, *tests]))
+    page = "\n".join(NamedArms(COMPACT).section("asc", [*lines, *tests]))
     assert "| `lora-1bit` |" in page
     assert "(`lora-1bit`, `lora-32bit`): 25.0 and 25.0 %" in page
     assert "snip-60" not in page
-    none = "\n".join(Compact().section("asc", lines))
+    none = "\n".join(NamedArms(COMPACT).section("asc", lines))
     assert "difference" not in none
