@@ -100,6 +100,8 @@ class Passage:
         return args, cut
 
     def _flat(self, count: int) -> Int[Tensor, " slots"]:
+        if len(self.frames) == 1:
+            return self.frames[0]
         rows = torch.arange(len(self.frames), device=self.frames.device)
         return (self.frames + count * rows[:, None]).flatten()
 

@@ -30,6 +30,7 @@ def soft_topk(
     mask: Mask | None = None,
     temperature: float = 1.0,
     iterations: int = 0,
+    ascending: Float[Tensor, "batch frames"] | None = None,
 ) -> Float[Tensor, "batch frames"]:
     """Return how much each frame is chosen, in float32 whatever autocast says.
 
@@ -39,11 +40,16 @@ def soft_topk(
         mask: True at valid frames, the others get 0; None takes all for valid.
         temperature: t; towards 0 the choice gets hard.
         iterations: Rounds of projections, as published; 0 solves it exactly.
+        ascending: The scores in float32, sorted, the padding's first; None sorts them here.
     """
     with torch.autocast(scores.device.type, enabled=False):
         values = scores.float()
         if not iterations:
-            return _sorted(values if temperature == 1.0 else values / temperature, counts, mask)
+            hidden = values if mask is None else values.masked_fill(~mask, -math.inf)
+            order = hidden.detach().sort(1).values if ascending is None else ascending.detach()
+            if temperature != 1.0:
+                hidden, order = hidden / temperature, order / temperature
+            return _sorted(hidden, order, counts, mask)
         valid = torch.ones_like(values, dtype=torch.bool) if mask is None else mask
         spare = counts < valid.sum(1)
         k = torch.where(spare, counts, 1.0).float()  # rows without a choice: any k will do
@@ -65,20 +71,20 @@ def _projected(
     return ((scores + shift).clamp(max=0.0) / temperature).exp()
 
 
-def _sorted(values: Tensor, counts: Tensor, mask: Bool[Tensor, "batch frames"] | None) -> Tensor:
-    """Solve it exactly; `values` are the scores divided by the temperature.
+def _sorted(
+    hidden: Tensor, ascending: Tensor, counts: Tensor, mask: Bool[Tensor, "batch frames"] | None
+) -> Tensor:
+    """Solve it exactly; `hidden` are the scores divided by the temperature, `ascending` sorted.
 
     With the m largest at weight 1 the next one gets (k - m) times its softmax among the rest: m is
     the smallest number for which that is no more than 1.
     """
-    size = values.shape[1]
-    hidden = values if mask is None else values.masked_fill(~mask, -math.inf)
+    size = hidden.shape[1]
     with torch.no_grad():
         valid = torch.full_like(counts, size) if mask is None else mask.sum(1)
         k = torch.minimum(counts, valid.to(counts.dtype))
-        ascending = hidden.sort(1).values
         rest = ascending.logcumsumexp(1)
-        place = torch.arange(size, device=values.device)
+        place = torch.arange(size, device=hidden.device)
         left = (k - (size - 1))[:, None] + place  # k - m, with all above this one at 1
         # where m > k the logarithm is no number and compares as false; m < k always has a place
         at = torch.where(left.log() + ascending <= rest, place, -1).argmax(1, keepdim=True)

@@ -33,3 +33,23 @@ def length_mask(lengths: Lengths, size: int) -> Bool[Tensor, "batch size"]:
     import torch
 
     return torch.arange(size, device=lengths.device)[None, :] < lengths[:, None]
+
+
+def padding_mask(lengths: Lengths, size: int) -> Bool[Tensor, "batch size"] | None:
+    """Mark the valid positions of each row, where any row has others.
+
+    Without a mask attention and convolutions take their shorter way, which counts most for single
+    clips. A traced graph keeps the mask, since it must hold for any lengths.
+
+    Args:
+        lengths: Valid positions per row.
+        size: Length of the padded axis.
+
+    Returns:
+        True where the position is valid; None where all are.
+    """
+    import torch
+
+    if torch.compiler.is_compiling() or bool((lengths < size).any()):
+        return length_mask(lengths, size)
+    return None

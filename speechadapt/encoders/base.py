@@ -103,7 +103,8 @@ class Encoder(nn.Module, ABC):
             lengths: Valid feature frames per row.
 
         Returns:
-            True where a position is valid; None where the model takes padding for input.
+            True where a position is valid; None where all are, or where the model takes padding for
+            input.
         """
 
     def encode(self, waveforms: Sequence[Clip]) -> tuple[Frames, Lengths]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2BertConfig, Wav2Vec2BertModel
 
 from speechadapt.core.errors import CheckpointError
-from speechadapt.core.shapes import Clip, Frames, Lengths, Mask, length_mask
+from speechadapt.core.shapes import Clip, Frames, Lengths, Mask, padding_mask
 from speechadapt.encoders.base import Encoder
 from speechadapt.encoders.features import seamless_fbank
 from speechadapt.encoders.sites import ConvShape, Part, Site, at, by_role, with_heads
@@ -91,20 +91,21 @@ class W2vBertEncoder(Encoder):
             One frame per row of features, and `lengths`; frames past a length mean nothing.
         """
         self._forget_positions()
-        mask = length_mask(lengths, features.shape[1])
-        output = self.model(input_features=features, attention_mask=mask.long())
+        mask = padding_mask(lengths, features.shape[1])
+        asked = None if mask is None else mask.long()
+        output = self.model(input_features=features, attention_mask=asked)
         return output.last_hidden_state, lengths
 
     def residual_mask(
         self, features: Float[Tensor, "batch frames stacked"], lengths: Lengths
-    ) -> Mask:
+    ) -> Mask | None:
         """Return the valid frames: the positions of the features are those of the residual stream.
 
         Args:
             features: As returned by `extract`.
             lengths: Valid rows per clip.
         """
-        return length_mask(lengths, features.shape[1])
+        return padding_mask(lengths, features.shape[1])
 
     def _forget_positions(self) -> None:
         # transformers keeps the rotary table of the last length whatever its device, dtype or

@@ -19,7 +19,7 @@ from transformers import (
 from transformers.masking_utils import create_bidirectional_mask
 
 from speechadapt.core.errors import CheckpointError, ShapeError
-from speechadapt.core.shapes import Clip, Frames, Lengths, Mask, length_mask
+from speechadapt.core.shapes import Clip, Frames, Lengths, Mask, length_mask, padding_mask
 from speechadapt.encoders.base import Encoder, check_padding
 from speechadapt.encoders.features import whisper_log_mel
 from speechadapt.encoders.sites import ConvShape, Part, Site, at, by_role, with_heads
@@ -122,20 +122,23 @@ class WhisperEncoder(Encoder):
         """
         if self.padding == "full":
             return None
-        return length_mask((lengths - 1) // 2 + 1, (features.shape[-1] - 1) // 2 + 1)
+        return padding_mask((lengths - 1) // 2 + 1, (features.shape[-1] - 1) // 2 + 1)
 
     def _native(
         self, features: Float[Tensor, "batch mels time"], lengths: Lengths, valid: Lengths
     ) -> Frames:
         encoder = self.model
-        states = self._stem(features, lengths, valid).transpose(1, 2)
+        padded = padding_mask(lengths, features.shape[-1]) is not None
+        states = self._stem(features, lengths, valid, padded).transpose(1, 2)
         states = states + encoder.embed_positions.weight[: states.shape[1]]
         states = nn.functional.dropout(states, p=encoder.dropout, training=encoder.training)
-        mask = create_bidirectional_mask(
-            config=self.config,
-            inputs_embeds=states,
-            attention_mask=length_mask(valid, states.shape[1]),
-        )
+        mask = None
+        if padded:
+            mask = create_bidirectional_mask(
+                config=self.config,
+                inputs_embeds=states,
+                attention_mask=length_mask(valid, states.shape[1]),
+            )
         for layer in encoder.layers:
             dropped = encoder.training and torch.rand([]).item() < encoder.layerdrop
             if not dropped:
@@ -144,7 +147,11 @@ class WhisperEncoder(Encoder):
         return frames
 
     def _stem(
-        self, features: Float[Tensor, "batch mels time"], lengths: Lengths, valid: Lengths
+        self,
+        features: Float[Tensor, "batch mels time"],
+        lengths: Lengths,
+        valid: Lengths,
+        padded: bool,
     ) -> Float[Tensor, "batch dim reduced"]:
         most = 2 * self.config.max_source_positions
         if features.shape[-1] > most:
@@ -152,11 +159,12 @@ class WhisperEncoder(Encoder):
                 f"whisper at native length was given {features.shape[-1]} feature frames, but has "
                 f"positions for {most} ({self.window_s:g} s). Cut recordings to the window first."
             )
+        gelu, conv1, conv2 = nn.functional.gelu, self.model.conv1, self.model.conv2
+        if not padded:
+            return gelu(conv2(gelu(conv1(features))))
         # each convolution must see zeros past the clip, as it does where the clip ends the input
-        gelu = nn.functional.gelu
-        states = _zero_past(features, lengths)
-        states = _zero_past(gelu(self.model.conv1(states)), lengths)
-        return _zero_past(gelu(self.model.conv2(states)), valid)
+        states = _zero_past(gelu(conv1(_zero_past(features, lengths))), lengths)
+        return _zero_past(gelu(conv2(states)), valid)
 
 
 def _zero_past(

@@ -131,9 +131,12 @@ class CodaAdapter(Adapter):
             counts = _share_of(mask.sum(1), parts)
             scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
         wanted = config.widening * counts
-        weights = soft_topk(scores, wanted, mask, config.temperature, config.iterations)
-        frames, order = scores.topk(slots, dim=1).indices.sort(1)
-        used = None if mask is None else order < counts[:, None]
+        ascending, order = scores.sort(1)
+        soft = (config.temperature, config.iterations, ascending)
+        weights = soft_topk(scores, wanted, mask, *soft)
+        frames = order[:, x.shape[1] - slots :]  # the surest last
+        place = torch.arange(slots, 0, -1, device=x.device)
+        used = None if mask is None else place <= counts[:, None]
         return Passage(frames, used, weights.gather(1, frames), config.keys)
 
     def leave(self, x: Tensor, y: Tensor, context: Context) -> Tensor:

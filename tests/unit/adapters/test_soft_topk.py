@@ -103,3 +103,13 @@ def test_autocast_leaves_it_in_float32():
     with torch.autocast("cpu", torch.bfloat16):
         found = soft_topk(values, torch.full((4,), 3.0))
     assert torch.equal(found, soft_topk(values.float(), torch.full((4,), 3.0)))
+
+
+def test_scores_that_are_sorted_already_give_the_same():
+    values, counts = scores(), torch.tensor([1.0, 5.0, 20.5, 49.0])
+    mask = torch.arange(50) < torch.tensor([50, 40, 30, 20])[:, None]
+    lowest = values.masked_fill(~mask, torch.finfo(torch.float32).min)
+    for temperature in (1.0, 0.5):
+        wanted = soft_topk(values, counts, mask, temperature)
+        found = soft_topk(lowest, counts, mask, temperature, ascending=lowest.sort(1).values)
+        torch.testing.assert_close(found, wanted)
