@@ -1,7 +1,8 @@
 """Compare a restorer with its input, a spectral gate and its own vocoder on clean features.
 
 Usage: eval_restoration.py --model NAME_OR_FOLDER [--data ROOT] [--split dev|test] [--most N]
-                           [--iterations N] [--score pesq stoi dnsmos speaker words]
+                           [--iterations N] [--signal generated|masked]
+                           [--score pesq stoi dnsmos speaker words]
                            [--judge MODEL] [--speaker-model FOLDER] [--output FILE]
 
 Arms, scored against the clean recording:
@@ -9,6 +10,7 @@ Arms, scored against the clean recording:
     degraded   the input
     gate       spectral gating: bins below 1.5 times their quietest tenth over time are turned down
     restored   the restorer
+    generated  what its vocoder makes, where the restorer gives out something else
     oracle     the restorer's vocoder on the features of the clean recording: what cleaning could
                reach at best
 
@@ -25,7 +27,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +56,10 @@ from speechadapt.models.restorer_folder import (
 from speechadapt.models.speaker import load_speaker_model
 from speechadapt.restoration.cleaner import make_cleaner
 from speechadapt.restoration.cut import load_cut
-from speechadapt.restoration.request import RestoreConfig
+from speechadapt.restoration.request import SIGNALS, RestoreConfig
 from speechadapt.restoration.vocoder import Vocoder
 
-ARMS = ("degraded", "gate", "restored", "oracle")
+ARMS = ("degraded", "gate", "restored", "generated", "oracle")
 SHOWN = (
     "lsd_db",
     "dnsmos_bak",
@@ -120,12 +122,16 @@ def arms_of(
     case: Case, restorer: Restorer, oracle: Restorer, config: RestoreConfig
 ) -> dict[str, np.ndarray]:
     """Return the signal of every arm."""
-    return {
+    generates = replace(config, signal="generated")
+    rate = case.sample_rate
+    found = {
         "degraded": case.degraded,
         "gate": gated(case.degraded),
-        "restored": restorer.restore(case.degraded, case.sample_rate, config),
-        "oracle": oracle.restore(case.clean, case.sample_rate, config),
+        "restored": restorer.restore(case.degraded, rate, config),
     }
+    if (config.signal or restorer.signal) != "generated":
+        found["generated"] = restorer.restore(case.degraded, rate, generates)
+    return found | {"oracle": oracle.restore(case.clean, rate, generates)}
 
 
 def measure(
@@ -178,7 +184,7 @@ def summaries(rows: Sequence[Mapping[str, Mapping[str, float | None]]]) -> dict[
         nowhere = Pair("", Path(), None)
         return summary([Scored(nowhere, row[arm], row[other]) for row in rows])
 
-    found = {arm: against(arm, "degraded") for arm in ARMS}
+    found = {arm: against(arm, "degraded") for arm in ARMS if arm in rows[0]}
     return found | {
         f"restored against {arm}": against("restored", arm) for arm in ("gate", "oracle")
     }
@@ -200,7 +206,7 @@ def table(groups: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the arms' means as a Markdown table."""
     lines = ["| set | arm | " + " | ".join(SHOWN) + " |", "|---" * (len(SHOWN) + 2) + "|"]
     for group, arms in groups.items():
-        for arm in ARMS:
+        for arm in (one for one in ARMS if one in arms):
             rows = arms[arm]["scores"]
             cells = [_cell(rows.get(score, {}).get("degraded")) for score in SHOWN]
             lines.append(f"| {group} ({arms[arm]['items']}) | {arm} | {' | '.join(cells)} |")
@@ -221,6 +227,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--split", choices=("dev", "test"), default="dev")
     parser.add_argument("--most", type=int, help="only so many recordings, evenly spread")
     parser.add_argument("--iterations", type=int, help="of the vocoder")
+    parser.add_argument("--signal", choices=SIGNALS, help="default: as the restorer says")
     known = (*LISTENERS, *MODELS)
     parser.add_argument("--score", nargs="*", default=list(LISTENERS), choices=known)
     parser.add_argument("--judge", default="mini-whisper", help="the recogniser that hears words")
@@ -269,7 +276,7 @@ def main(words: Sequence[str] | None = None) -> int:
         cases = list(test_cases(root) if arguments.split == "test" else dev_cases(root))
         step = max(1, len(cases) // (arguments.most or len(cases)))
         chosen = cases[::step][: arguments.most]
-        config = RestoreConfig(arguments.iterations)
+        config = RestoreConfig(arguments.iterations, signal=arguments.signal)
         groups, heard = measure(chosen, restorer, oracle, config, ears)
     except SpeechadaptError as error:
         print(f"eval_restoration: {error}", file=sys.stderr)

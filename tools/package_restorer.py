@@ -2,7 +2,7 @@
 
 Usage: package_restorer.py CLEANER_RUN VOCODER --name mini-restorer --recipes RECIPE ...
                            --summary TEXT --limits FILE [--base FOLDER] [--data ROOT]
-                           [--chain RUN ...] [--scores FILE ...]
+                           [--chain RUN ...] [--scores FILE ...] [--signal generated|masked]
 
 CLEANER_RUN/best and VOCODER (such as VOCODER_RUN/last) are put together in half precision in
 speechadapt/pretrained/NAME/, with the layers of the frozen encoder that they need where that one is
@@ -38,6 +38,7 @@ from speechadapt.models.card import (
     write_card,
 )
 from speechadapt.models.restorer_folder import assemble
+from speechadapt.restoration.request import SIGNALS
 
 SHOWN = ("lsd_db", "dnsmos_bak", "dnsmos_ovrl", "dnsmos_sig", "pesq", "estoi", "speaker")
 MOST_MB = 10.0
@@ -90,7 +91,8 @@ def package(arguments: argparse.Namespace) -> ModelCard:
     shutil.rmtree(target, ignore_errors=True)
     # what is bundled already is in every clone once
     keeps = base.parent != package_model.PRETRAINED
-    assemble(cleaner, arguments.vocoder, target, base=base, half=True, keeps_encoder=keeps)
+    how = {"keeps_encoder": keeps, "signal": arguments.signal}
+    assemble(cleaner, arguments.vocoder, target, base=base, half=True, **how)
     files = sorted(target.rglob("*.safetensors"))
     size = sum(path.stat().st_size for path in files) / 1e6
     if size > MOST_MB:
@@ -132,6 +134,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=os.environ.get("SPEECHADAPT_DATA"))
     parser.add_argument("--chain", type=Path, nargs="*", default=[], help="runs they started from")
     parser.add_argument("--scores", type=Path, nargs="*", default=[])
+    parser.add_argument("--signal", choices=SIGNALS, default=SIGNALS[0], help="what comes out")
     return parser.parse_args(arguments)
 
 

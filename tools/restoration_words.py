@@ -30,7 +30,7 @@ from speechadapt.metrics.wer import Pair
 from speechadapt.models.build import load
 from speechadapt.models.recogniser import Recogniser
 from speechadapt.models.restorer_folder import find_restorer, load_restorer
-from speechadapt.restoration.request import RestoreConfig
+from speechadapt.restoration.request import SIGNALS, RestoreConfig
 
 SIDES = ("clean", "degraded", "restored")
 TOGETHER = "all"
@@ -95,7 +95,7 @@ def measure(arguments: argparse.Namespace, words: Sequence[str]) -> dict[str, An
     if not isinstance(judge, Recogniser):
         raise ConfigError(f"--judge '{arguments.judge}' is no recogniser.")
     restorer = load_restorer(find_restorer(arguments.model))
-    config = RestoreConfig(arguments.iterations)
+    config = RestoreConfig(arguments.iterations, signal=arguments.signal)
     cases = list(spoken_cases(root, arguments.split, arguments.most))
     restored = [restorer.restore(one.degraded, one.sample_rate, config) for one in cases]
     signals = ([one.clean for one in cases], [one.degraded for one in cases], restored)
@@ -126,6 +126,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--split", choices=sorted(SPOKEN), default="dev")
     parser.add_argument("--most", type=int, metavar="N", help="only so many of a set")
     parser.add_argument("--iterations", type=int, help="of the vocoder")
+    parser.add_argument("--signal", choices=SIGNALS, help="default: as the restorer says")
     parser.add_argument("--normaliser", default="verbatim")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="0: torch's default")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write everything as JSON")

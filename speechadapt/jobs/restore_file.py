@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
@@ -33,6 +33,8 @@ from speechadapt.restoration.request import Length, RestoreConfig
 
 if TYPE_CHECKING:
     from typing import BinaryIO
+
+    from speechadapt.restoration.request import SignalName
 
 _PORTION_S = 10.0
 _FULL_SCALE = 0.999
@@ -187,7 +189,11 @@ class FileRestorer:
     _number: int = 0
 
     def __post_init__(self) -> None:
-        self._config = RestoreConfig(self.options.iterations, seed=self.options.seed)
+        self._config = RestoreConfig(
+            self.options.iterations,
+            seed=self.options.seed,
+            signal=cast("SignalName | None", self.options.signal),
+        )
 
     def restore(self, known: Survey) -> Made:
         """Restore a recording.

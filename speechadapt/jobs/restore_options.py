@@ -19,6 +19,7 @@ from speechadapt.jobs.job_options import JobOptions, at_least, one_of, setting
 FORMATS = ("flac", "wav", "opus")
 KEEP = "keep"
 MEASURES = ("dnsmos", "speaker", "words")
+SIGNALS = ("generated", "masked")
 _LOUDNESS = re.compile(r"-\d+(\.\d+)?\s*LUFS", re.IGNORECASE)
 _RATES_HZ = (8000, 192000)
 _OPUS_RATES = ("8000", "12000", "16000", "24000", "48000")
@@ -42,6 +43,11 @@ class RestoreOptions(JobOptions):
     loudness: str = setting(KEEP, "keep each file's level, or a loudness such as -23LUFS.")
     suffix: str = setting("", "Put after the outputs' names, before the format's suffix.")
     iterations: int | None = setting(None, "Of the vocoder; None: as the model says.")
+    signal: str | None = setting(
+        None,
+        "generated: what the vocoder makes; masked: the input turned down to it, which keeps the "
+        "voice and gives nothing back; None: as the model says.",
+    )
     score: tuple[str, ...] = setting(
         (), "Measure before and after: dnsmos, speaker, words (repeatable)."
     )
@@ -96,6 +102,7 @@ class RestoreOptions(JobOptions):
             _loudness_problem(self.loudness),
             _suffix_problem(self.suffix),
             at_least("--iterations", self.iterations, 1),
+            None if self.signal is None else one_of("--signal", self.signal, SIGNALS),
             *(_refusal(parse_condition, text) for text in self.keep_original_if),
             _threads_problem(self.threads, self.workers),
         ]

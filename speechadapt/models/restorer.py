@@ -26,7 +26,8 @@ from speechadapt.encoders.source import fingerprint_module
 from speechadapt.restoration.cleaner import Cleaner
 from speechadapt.restoration.frames import frame_hop, framed
 from speechadapt.restoration.level import matching_gain, unclipped, wanted_loudness
-from speechadapt.restoration.request import Length, RestoreConfig
+from speechadapt.restoration.masking import masked
+from speechadapt.restoration.request import Length, RestoreConfig, SignalName
 from speechadapt.restoration.seams import Cutter, Piece, joined
 from speechadapt.restoration.vocoder import Vocoder
 
@@ -68,12 +69,15 @@ class Restorer:
     Args:
         cleaner: Predicts clean features.
         vocoder: Turns them into a waveform.
+        signal: What comes out where nobody says: see `RestoreConfig`.
 
     Raises:
         CheckpointError: The vocoder reads features of another width or rate.
     """
 
-    def __init__(self, cleaner: Cleaner, vocoder: Vocoder) -> None:
+    def __init__(
+        self, cleaner: Cleaner, vocoder: Vocoder, signal: SignalName = "generated"
+    ) -> None:
         encoder, speech = cleaner.encoder, vocoder.speech
         if encoder.dim != speech.dim or abs(encoder.frame_rate - speech.frame_rate) > 1e-6:
             raise CheckpointError(
@@ -82,6 +86,7 @@ class Restorer:
             )
         self.cleaner = cleaner
         self.vocoder = vocoder
+        self.signal = signal
         self.hop = frame_hop(encoder, encoder.sample_rate)
         self.sample_rate = speech.sample_rate
 
@@ -117,6 +122,7 @@ class Restorer:
             }
             | front,
             "vocoder": {"kind": self.vocoder.kind} | asdict(self.vocoder.config),
+            "signal": self.signal,
             "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
             "versions": {package: version(package) for package in _VERSIONS},
         }
@@ -244,10 +250,14 @@ class Restorer:
         heard = piece.samples
         as_heard = _resampled(made, self.sample_rate, self.input_rate)
         shared = min(len(heard), len(as_heard))
-        gain = matching_gain(as_heard[:shared], heard[:shared])
+        made = made * np.float32(matching_gain(as_heard[:shared], heard[:shared]))
+        if (config.signal or self.signal) == "masked":
+            own = _resampled(heard, self.input_rate, self.sample_rate)[: len(made)]
+            own = np.pad(own, (0, len(made) - len(own)))
+            made = masked(own, made, self.sample_rate, config.mask)
         start = piece.lead - (0 if piece.first else half_fade)
         end = piece.lead + piece.frames + (0 if piece.last else half_fade)
-        return np.asarray(made[start * hop : end * hop] * np.float32(gain), dtype=np.float32)
+        return np.asarray(made[start * hop : end * hop], dtype=np.float32)
 
 
 def first_of(portions: Iterable[Signal], count: int) -> Iterator[Signal]:

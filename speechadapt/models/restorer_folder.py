@@ -17,6 +17,7 @@ from speechadapt.models.card import bundled_models
 from speechadapt.models.restorer import Restorer
 from speechadapt.restoration.cleaner import attach_cleaner, cleaner_layer, load_cleaner
 from speechadapt.restoration.cut import load_cut
+from speechadapt.restoration.request import SIGNALS, SignalName
 from speechadapt.restoration.vocoder_folder import load_vocoder, read_vocoder, save_vocoder
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def assemble(
     base: str | Path | None = None,
     half: bool = False,
     keeps_encoder: bool = True,
+    signal: SignalName = "generated",
 ) -> Path:
     """Put a trained cleaner and a trained vocoder together as a restorer.
 
@@ -49,6 +51,7 @@ def assemble(
         half: Store all weights in half precision, as bundled models are.
         keeps_encoder: Store the encoder's layers too, so that the folder stands alone; otherwise
             they are read from the base by its name, which must be a bundled one or a hub id.
+        signal: What comes out where nobody says: see `RestoreConfig`.
 
     Returns:
         `folder`.
@@ -85,6 +88,7 @@ def assemble(
         "layer": layer,
         "keeps_encoder": keeps_encoder,
         "sample_rate": made.speech.sample_rate,
+        "signal": signal,
     }
     atomic_write_json(folder / CONFIG, facts)
     return folder
@@ -104,8 +108,13 @@ def load_restorer(folder: Path) -> Restorer:
         CheckpointError: The folder is damaged, or holds something else.
     """
     base, name = find_encoder(folder)
+    signal = read_restorer(folder).get("signal", SIGNALS[0])
+    if signal not in SIGNALS:
+        raise CheckpointError(
+            f"'{folder}' says signal {signal!r}; this release knows {', '.join(SIGNALS)}."
+        )
     cleaner = load_cleaner(folder / "cleaner", base, name)
-    return Restorer(cleaner, load_vocoder(folder / "vocoder"))
+    return Restorer(cleaner, load_vocoder(folder / "vocoder"), signal)
 
 
 def find_encoder(folder: Path) -> tuple[Path, str | None]:

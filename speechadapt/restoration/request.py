@@ -3,10 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated, Literal, TypeAlias
 
-from speechadapt.core.limits import Count
+from speechadapt.core.limits import Count, CountOrNone, Range
 from speechadapt.restoration.level import KEEP
 from speechadapt.restoration.seams import PieceConfig
+
+SignalName: TypeAlias = Literal["generated", "masked"]
+SIGNALS: tuple[SignalName, ...] = ("generated", "masked")
+
+
+@dataclass(frozen=True)
+class MaskConfig:
+    """How strongly the mask takes down.
+
+    Args:
+        power: Exponent of the ratio of sizes.
+        floor: Least factor of any cell.
+        bins: Neighbours on either side along frequency that sizes are smoothed over.
+        frames: The same along time.
+    """
+
+    power: Annotated[float, Range(above=0.0)] = 0.7
+    floor: Annotated[float, Range(0.0, 1.0)] = 0.03
+    bins: CountOrNone = 3
+    frames: CountOrNone = 1
 
 
 @dataclass(frozen=True)
@@ -18,12 +39,18 @@ class RestoreConfig:
         level: `keep`, or a loudness such as `-23LUFS`.
         pieces: How long recordings are cut.
         seed: Of the initial noise of a vocoder that starts from noise.
+        signal: `generated`, what the vocoder makes, which gives back what is lost; or `masked`, the
+            input turned down to that signal's levels, which keeps the voice (see `masking`). None
+            takes what the restorer says.
+        mask: How strongly `masked` turns down.
     """
 
     iterations: Count | None = None
     level: str = KEEP
     pieces: PieceConfig = field(default_factory=PieceConfig)
     seed: int = 0
+    signal: SignalName | None = None
+    mask: MaskConfig = field(default_factory=MaskConfig)
 
 
 @dataclass(frozen=True)

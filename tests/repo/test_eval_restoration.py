@@ -92,6 +92,7 @@ def test_words_and_speakers_are_judged_in_every_arm(pack: Path, monkeypatch, cap
     output = pack / "found.json"
     words = ["--model", str(write_tiny_restorer(pack / "model")), "--data", str(pack)]
     asked = [*words, "--split", "test", "--most", "1", "--score", "words", "speaker"]
+    asked += ["--signal", "masked"]
     assert eval_restoration.main([*asked, "--output", str(output)]) == 0
     found = json.loads(output.read_text())
     assert found["groups"]["all"]["gate"]["scores"]["speaker"]["degraded"]["mean"] == 1.0

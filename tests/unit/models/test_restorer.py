@@ -114,6 +114,21 @@ def test_blocks_do_not_change_the_result(restorer: Restorer) -> None:
     assert len(results[0]) == -(-30000 // 320) * 320
 
 
+def test_a_masked_signal_is_the_input_turned_down(restorer: Restorer) -> None:
+    heard = noise(30000)
+    made = restorer.restore(heard, 16000, SHORT)
+    found = restorer.restore(heard, 16000, replace(SHORT, signal="masked"))
+    assert found.shape == heard.shape
+    assert np.square(found).sum() < np.square(heard).sum()
+    # it moves with the input, as what is generated from random weights does not
+    assert np.corrcoef(found, heard)[0, 1] > 0.5 > abs(np.corrcoef(made, heard)[0, 1])
+    own = Restorer(restorer.cleaner, restorer.vocoder, signal="masked")
+    assert np.array_equal(own.restore(heard, 16000, SHORT), found)
+    again = own.restore(heard, 16000, replace(SHORT, signal="generated"))
+    assert np.array_equal(again, made)
+    assert own.fingerprint() != restorer.fingerprint()
+
+
 def test_the_level_is_kept_or_brought_to_a_loudness(restorer: Restorer) -> None:
     from torchaudio.functional import loudness
 

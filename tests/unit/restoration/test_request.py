@@ -1,6 +1,9 @@
 from __future__ import annotations
 
-from speechadapt.restoration.request import Length, RestoreConfig
+from typing import get_args
+
+from speechadapt.jobs import restore_options
+from speechadapt.restoration.request import SIGNALS, Length, RestoreConfig, SignalName
 
 
 def test_a_length_is_rounded_once_at_every_rate() -> None:
@@ -11,3 +14,7 @@ def test_a_length_is_rounded_once_at_every_rate() -> None:
 
 def test_the_level_is_kept_unless_asked_otherwise() -> None:
     assert RestoreConfig().level == "keep"
+
+
+def test_a_job_knows_every_kind_of_signal() -> None:
+    assert restore_options.SIGNALS == SIGNALS == get_args(SignalName)
