@@ -229,6 +229,15 @@ CLAIMS = {
         unit="x",
         bar=1.1,
     ),
+    "restoration_ar": Claim(
+        "... Arabic words, which neither cleaner nor vocoder heard: character errors of a judge on "
+        "mini-whisper's encoder",
+        "restoration_words_ar.json",
+        unit="x",
+        bar=1.1,
+    ),
+    "restoration_es": Claim("... Spanish words", "restoration_words_es.json", unit="x", bar=1.1),
+    "restoration_zh": Claim("... Mandarin words", "restoration_words_zh.json", unit="x", bar=1.1),
     "parastep": Claim(
         "mini-diffusion, 8 steps: decoder's time with the steps shared by two processes over one's",
         "parastep.json",

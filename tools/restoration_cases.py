@@ -12,18 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from eval_pack import SETS, read_set
+from eval_pack import SETS, NamedSet, read_set
 
 from speechadapt.audio.degrade import degrade, preset
 from speechadapt.core.seed import generator
 from speechadapt.data.corpora.pack import load_corpus, read_audio
 from speechadapt.metrics.quality_listener import at_rate
+from speechadapt.training.adapt.text import Speller
 
 RATE = 16000
 PRESET = "miipher"
 DEV_CORPORA = ("librispeech_clean", "kerstin24")
 # sets whose words the small English models can hear
 SPOKEN = {"dev": ("orders/dev", "wake/dev"), "test": ("connected", "orders", "wake/test")}
+# corpora in other languages, by the language their texts are written in
+FOREIGN = {"ar": "asc", "es": "es_words", "zh-Latn-pinyin": "zh_words"}
 
 
 @dataclass(frozen=True)
@@ -118,19 +121,31 @@ def dev_cases(root: Path) -> Iterator[Case]:
             yield Case(one.id or "", f"{corpus}/dev", clean, worse, RATE, one.text)
 
 
-def spoken_cases(root: Path, split: str, most: int | None = None) -> Iterator[Case]:
+def spoken_cases(
+    root: Path, split: str, most: int | None = None, language: str = "en"
+) -> Iterator[Case]:
     """Yield recordings of known words with seeded degradations of them.
 
     Args:
         root: The pack.
         split: `dev`, with noises and rooms of training, or `test`, with those of test.
         most: Most recordings of a set, evenly spread; all where None.
+        language: `en` or one of `FOREIGN`.
     """
     sounds = Sounds.read(root, "train" if split == "dev" else split)
-    for name in SPOKEN[split]:
-        utterances = read_set(root, SETS[split][name])
+    spell = Speller(language="" if language == "en" else language)
+    for name, chosen in _spoken_sets(split, language).items():
+        utterances = read_set(root, chosen)
         step = max(1, len(utterances) // (most or max(1, len(utterances))))
         for one in utterances[::step][:most]:
             clean = at_rate(*read_audio(root, one), RATE)
             worse = sounds.worsened(clean, one.id or "")
-            yield Case(one.id or "", name, clean, worse, RATE, one.text, one.speaker)
+            text = one.text if language == "en" else spell(one)
+            yield Case(one.id or "", name, clean, worse, RATE, text, one.speaker)
+
+
+def _spoken_sets(split: str, language: str) -> dict[str, NamedSet]:
+    if language == "en":
+        return {name: SETS[split][name] for name in SPOKEN[split]}
+    corpus = FOREIGN[language]
+    return {f"{corpus}/{split}": NamedSet(corpus, split, language)}

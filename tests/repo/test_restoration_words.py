@@ -43,6 +43,23 @@ def test_the_ratio_is_that_of_all_word_errors() -> None:
     assert found.estimate == pytest.approx(2 / 4)
 
 
+def test_other_languages_are_written_as_their_judge_writes(tmp_path: Path) -> None:
+    root = synthetic.write_pack(tmp_path / "pack", ("zh_words",), ("noise",), ("rir",), dev=2)
+    manifest = root / "manifests" / "zh_words.jsonl"
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    manifest.write_text("".join(f"{json.dumps(row | {'text': '透明'})}\n" for row in rows))
+    cases = list(restoration_cases.spoken_cases(root, "dev", language="zh-Latn-pinyin"))
+    assert {(one.group, one.text) for one in cases} == {("zh_words/dev", "tou ming")}
+
+
+def test_character_errors_count_where_asked() -> None:
+    def side(text: str) -> object:
+        return score_set("x", [Pair("0", "touming", text)])
+
+    found = restoration_words.errors_ratio(side("toumin"), side("touxxx"), "characters")
+    assert found.estimate == pytest.approx(1 / 4)
+
+
 def test_a_whole_run_hears_three_sides(pack: Path, tmp_path: Path) -> None:
     output = tmp_path / "found.json"
     words = ["--model", str(write_tiny_restorer(tmp_path / "model")), "--data", str(pack)]
