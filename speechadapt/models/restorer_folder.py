@@ -15,7 +15,7 @@ from speechadapt.encoders.source import quiet_progress
 from speechadapt.models.build import RESTORER, RESTORER_TYPE, find_model
 from speechadapt.models.card import bundled_models
 from speechadapt.models.restorer import Restorer
-from speechadapt.restoration.cleaner import attach_cleaner, cleaner_layer, load_cleaner
+from speechadapt.restoration.cleaner import Cleaner, attach_cleaner, cleaner_layer, load_cleaner
 from speechadapt.restoration.cut import load_cut
 from speechadapt.restoration.request import SIGNALS, SignalName
 from speechadapt.restoration.vocoder_folder import load_vocoder, read_vocoder, save_vocoder
@@ -71,13 +71,7 @@ def assemble(
     for name in _PARTS:
         shutil.rmtree(folder / name, ignore_errors=True)
     dtype = torch.float16 if half else torch.float32
-    kept = known
-    if keeps_encoder:
-        cut = _write_encoder(known.encoder, folder / "encoder", dtype)
-        kept = attach_cleaner(cut, cleaner, any_base=True)
-    kept.trained.to(dtype)
-    training, scores = (kept.handle.notes.get(key) for key in ("training", "scores"))
-    kept.save(folder / "cleaner", training, scores)
+    _write_cleaner(known, cleaner, folder, dtype, keeps_encoder)
     made = load_vocoder(vocoder)
     save_vocoder(made.to(dtype), folder / "vocoder", features)
     facts = {
@@ -193,6 +187,18 @@ def _check_same_features(base: Mapping[str, Any], layer: int, features: Mapping[
             f"({str(base.get('files'))[:8]}...), the vocoder reads layer {features.get('layer')} "
             f"of {theirs.get('name')} ({str(theirs.get('files'))[:8]}...). Train them on the same."
         )
+
+
+def _write_cleaner(
+    known: Cleaner, source: Path, folder: Path, dtype: torch.dtype, keeps_encoder: bool
+) -> None:
+    """Write the cleaner, and the encoder's layers where they are kept."""
+    if keeps_encoder:
+        cut = _write_encoder(known.encoder, folder / "encoder", dtype)
+        known = attach_cleaner(cut, source, any_base=True)
+    known.trained.to(dtype)
+    training, scores = (known.handle.notes.get(key) for key in ("training", "scores"))
+    known.save(folder / "cleaner", training, scores)
 
 
 def _write_encoder(encoder: W2vBertEncoder, folder: Path, dtype: torch.dtype) -> W2vBertEncoder:
