@@ -270,6 +270,18 @@ CLAIMS = {
         "kill.json",
         bar=0.0,
     ),
+    "kill_restore": Claim("... the same of `restore`", "kill_restore.json", bar=0.0),
+    "restore_memory_long": Claim(
+        "`restore`: resident memory for 3 h of audio, above that for 3 min",
+        "memory_restore.json",
+        " MB",
+        bar=300.0,
+    ),
+    "restore_memory_files": Claim(
+        "... growth over the second half of 200 files, per 1,000 files",
+        "memory_restore.json",
+        " MB",
+    ),
 }
 
 

@@ -164,7 +164,8 @@ def measure(arguments: argparse.Namespace, words: Sequence[str]) -> dict[str, An
         batch, threads = "1 file", arguments.workers
     facts = environment("cpu", "float32", threads, batch)
     command = describe_command("bench_kill.py", words, pack is not None)
-    figures = [figure("kill", [float(sum(problems.values()))], text)]
+    claim = "kill" if arguments.job == "transcribe" else f"kill_{arguments.job}"
+    figures = [figure(claim, [float(sum(problems.values()))], text)]
     return result(command, facts, figures, details, arguments.quick)
 
 

@@ -1,9 +1,10 @@
-"""Measure the resident memory of `speechadapt transcribe`: a long recording, and many files.
+"""Measure the resident memory of a job (transcribe or restore): a long recording, and many files.
 
 The recordings are real clips laid end to end with pauses. Every run is a process of its own whose
 memory (with that of its children) is read from /proc several times a second.
 
     python tools/bench_memory.py --data PACK --output docs/results/memory.json
+    python tools/bench_memory.py --job restore --files 200 --data PACK
     python tools/bench_memory.py --quick      # a smoke run: seconds of audio, few files
 
 Long recordings: the highest memory for 3 hours minus the highest for 3 minutes. Many files: the
@@ -38,6 +39,7 @@ from bench_facts import (
 
 from speechadapt.core.errors import JobError
 
+JOBS = ("transcribe", "restore")
 PAUSE_S = 1.0
 POLL_S = 0.1
 MB = 1e6
@@ -67,8 +69,10 @@ def run_job(source: Path, output: Path, arguments: argparse.Namespace) -> Run:
     Raises:
         JobError: The job did not end with exit code 0.
     """
-    command = [sys.executable, "-m", "speechadapt.cli.main", "transcribe", str(source)]
-    command += ["-o", str(output), "--device", "cpu", "--threads", str(arguments.threads)]
+    command = [sys.executable, "-m", "speechadapt.cli.main", arguments.job, str(source)]
+    command += ["-o", str(output), "--device", "cpu"]
+    if arguments.job == "transcribe":  # a restoration runs one thread
+        command += ["--threads", str(arguments.threads)]
     command += ["--model", arguments.model] if arguments.model else []
     log = output.with_suffix(".log")
     started = time.perf_counter()
@@ -153,13 +157,17 @@ def measure(arguments: argparse.Namespace, words: Sequence[str]) -> dict[str, An
             print(f"{seconds:g} s: {runs[name].peak_mb:.0f} MB at most", file=sys.stderr)
         write_files(clips, root / "files", arguments.files)
         runs["files"] = run_job(root / "files", root / "files-out", arguments)
+    prefix = "" if arguments.job == "transcribe" else f"{arguments.job}_"
     over = runs["long"].peak_mb - runs["short"].peak_mb
     text = f"run of {arguments.long_s:g} s and of {arguments.short_s:g} s, highest of each"
     figures = [
-        figure("memory_long", [over], text),
-        figure("memory_files", [growth_mb(runs["files"])], f"run of {arguments.files} files"),
+        figure(f"{prefix}memory_long", [over], text),
+        figure(
+            f"{prefix}memory_files", [growth_mb(runs["files"])], f"run of {arguments.files} files"
+        ),
     ]
     details = {
+        "job": arguments.job,
         "model": public_place(arguments.model) if arguments.model else "the bundled default",
         "source": clips.source,
         "files": arguments.files,
@@ -168,7 +176,8 @@ def measure(arguments: argparse.Namespace, words: Sequence[str]) -> dict[str, An
         "wall_s": {name: round(run.wall_s, 2) for name, run in runs.items()},
         "curves": {name: thin(run) for name, run in runs.items()},
     }
-    facts = environment("cpu", "float32", arguments.threads, "the job's default")
+    threads = arguments.threads if arguments.job == "transcribe" else 1
+    facts = environment("cpu", "float32", threads, "the job's default")
     command = describe_command("bench_memory.py", words, pack is not None)
     return result(command, facts, figures, details, arguments.quick)
 
@@ -181,6 +190,7 @@ def thin(run: Run, points: int = 20) -> list[tuple[float, int, float]]:
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--job", choices=JOBS, default="transcribe")
     parser.add_argument("--model", help="bundled name or folder (default: the bundled default)")
     parser.add_argument("--data", type=Path, help="the pack's folder (default: SPEECHADAPT_DATA)")
     parser.add_argument("--long-s", type=float, default=3 * 3600.0, help="the long recording")

@@ -11,19 +11,25 @@ import bench_memory
 import pytest
 
 from speechadapt.core.errors import JobError
-from tests.e2e.fake_recogniser import HOOK
 from tests.e2e.jobs import failing_program
+from tests.e2e.test_bench_kill import HOOKS
 
 
 @pytest.mark.slow
-def test_a_quick_run_watches_three_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPEECHADAPT_LOADER", HOOK)
+@pytest.mark.parametrize("job", sorted(HOOKS))
+def test_a_quick_run_watches_three_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str
+) -> None:
+    monkeypatch.setenv("SPEECHADAPT_LOADER", HOOKS[job])
     monkeypatch.setenv("FAKE_PAUSE_S", "0.2")
     monkeypatch.delenv("SPEECHADAPT_DATA", raising=False)
     output = tmp_path / "memory.json"
-    assert bench_memory.main(["--quick", "--threads", "1", "--output", str(output)]) == 0
+    words = ["--job", job, "--quick", "--threads", "1", "--output", str(output)]
+    assert bench_memory.main(words) == 0
     found = json.loads(output.read_text())
-    assert [one["claim"] for one in found["figures"]] == ["memory_long", "memory_files"]
+    prefix = {"transcribe": "", "restore": "restore_"}[job]
+    wanted = [f"{prefix}memory_long", f"{prefix}memory_files"]
+    assert [one["claim"] for one in found["figures"]] == wanted
     assert all(50 < peak < 5000 for peak in found["details"]["peak_mb"].values())
 
 
