@@ -28,6 +28,18 @@ from speechadapt.encoders.sites import ConvShape, Site
 
 Stream: TypeAlias = Float[Tensor, "batch _ _"]  # frames and width, or channels and time
 
+# Every linear map and pointwise convolution of a layer: where low-rank methods stand by themselves.
+LINEAR_ROLES = (
+    "attn.q",
+    "attn.k",
+    "attn.v",
+    "attn.out",
+    "ffn.up",
+    "ffn.down",
+    "conv.pw1?",
+    "conv.pw2?",
+)
+
 
 @dataclass(frozen=True)
 class Factors:

@@ -28,6 +28,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from speechadapt.adapters.lowrank import (
+    LINEAR_ROLES,
     Factors,
     LowRankAdapter,
     Stream,
@@ -201,16 +202,7 @@ def _count(site: Site, config: HdPissaConfig) -> int:
 METHOD = Method(
     config=HdPissaConfig,
     adapter=HdPissaAdapter,
-    roles=(
-        "attn.q",
-        "attn.k",
-        "attn.v",
-        "attn.out",
-        "ffn.up",
-        "ffn.down",
-        "conv.pw1?",
-        "conv.pw2?",
-    ),
+    roles=LINEAR_ROLES,
     source="https://arxiv.org/abs/2505.18777",
     tiny=HdPissaConfig(rank=1, workers=2),
     parameters=_count,

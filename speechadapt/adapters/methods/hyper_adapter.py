@@ -26,11 +26,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from speechadapt.adapters.blocks import ActivationName, check_frames
-from speechadapt.adapters.conditioning import generating_rows
-from speechadapt.adapters.generated import Generated, places_of
-from speechadapt.adapters.spec import Adapter, Context, Method
-from speechadapt.core.errors import ConfigError
+from speechadapt.adapters.blocks import ActivationName
+from speechadapt.adapters.generated import (
+    GeneratedAdapter,
+    Generator,
+    SourceName,
+    count_source,
+    places_of,
+)
+from speechadapt.adapters.spec import Context, Method
 from speechadapt.core.limits import Count, CountOrNone
 from speechadapt.core.shapes import Frames
 from speechadapt.encoders.sites import Site
@@ -58,7 +62,7 @@ class HyperAdapterConfig:
     width: Count = 128
     embedding: Count = 32
     blocks: CountOrNone = 1
-    source: Literal["pooled", "task"] = "pooled"
+    source: SourceName = "pooled"
     tasks: tuple[str, ...] = ()
     activation: ActivationName = "relu"
     rescaled: bool = True
@@ -84,7 +88,7 @@ class Block(nn.Module):
         return states + inner
 
 
-class HyperNetwork(nn.Module):
+class HyperNetwork(Generator):
     """What all sites share.
 
     Args:
@@ -97,17 +101,10 @@ class HyperNetwork(nn.Module):
     """
 
     def __init__(self, sites: Sequence[Site], config: HyperAdapterConfig) -> None:
-        super().__init__()
-        if (config.source == "task") != bool(config.tasks):
-            raise ConfigError(
-                f"adapter.source={config.source} with adapter.tasks={list(config.tasks)}: name "
-                "the tasks if and only if the source is a task."
-            )
-        self.config = config
-        self.places = places_of(sites, "hyper_adapter")
-        size, dim, bottleneck = config.embedding, self.places.width, config.bottleneck
-        self.tasks = nn.Embedding(len(config.tasks), size) if config.tasks else None
-        self.heard = None if config.tasks else nn.Linear(dim, size)
+        places = places_of(sites, "hyper_adapter")
+        size, dim, bottleneck = config.embedding, places.width, config.bottleneck
+        super().__init__(config.source, config.tasks, size, dim)
+        self.config, self.places = config, places
         self.layer = nn.Embedding(len(self.places.table), size)
         self.order = {role: number for number, role in enumerate(self.places.table)}
         self.first = nn.Linear(2 * size, config.width)
@@ -146,7 +143,7 @@ class HyperNetwork(nn.Module):
         return {name: functional.linear(states, head) for name, head in self.heads.items()}
 
 
-class HyperAdapter(Adapter):
+class HyperAdapter(GeneratedAdapter):
     """The generated adapter after one sub-layer; all its tensors are shared.
 
     Args:
@@ -158,14 +155,13 @@ class HyperAdapter(Adapter):
         SiteError: The site is a convolution.
     """
 
+    method = "hyper_adapter"
+
     def __init__(
         self, site: Site, config: HyperAdapterConfig, shared: nn.Module | None = None
     ) -> None:
-        super().__init__()
-        check_frames(site, "hyper_adapter")
-        assert isinstance(shared, HyperNetwork)
-        self.network = shared
-        self.role, self.config = site.role, config
+        super().__init__(site, config, shared)
+        self.activation = config.activation
 
     def leave(self, x: Frames, y: Frames, context: Context) -> Frames:
         """Add the generated bottleneck.
@@ -175,22 +171,17 @@ class HyperAdapter(Adapter):
             y: Output of the sub-layer.
             context: Its mask says which frames are pooled, or it holds the task.
         """
-        network = self.network
-        heard = generating_rows(network.tasks, network.heard, self.config.tasks, y, context)
-        made = network(self.role, heard)
-        rows, dim, width = len(y), y.shape[-1], self.config.bottleneck
-        normed = functional.layer_norm(y, (dim,))
+        generated, made = self.generate(y, context)
+        normed = functional.layer_norm(y, y.shape[-1:])
         normed = normed * (1 + made["gamma"][:, None]) + made["beta"][:, None]
-        down, up = made["down"].reshape(rows, width, dim), made["up"].reshape(rows, dim, width)
-        generated = Generated(down, made["bias"], up, made["shift"])
-        return y + generated(normed, self.config.activation)
+        return y + generated(normed, self.activation)
 
 
 def shared_parameters(sites: Sequence[Site], config: HyperAdapterConfig) -> int:
     """Count the embeddings, the first map, the blocks and the heads."""
     places = places_of(sites, "hyper_adapter")
     size, width, dim, bottleneck = config.embedding, config.width, places.width, config.bottleneck
-    source = len(config.tasks) * size if config.tasks else size * (dim + 1)
+    source = count_source(config.tasks, size, dim)
     block = 2 * width + 2 * width * (width + 1)
     trunk = width * (2 * size + 1) + config.blocks * block
     heads = width * (2 * bottleneck * dim + bottleneck + 3 * dim)

@@ -24,11 +24,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from speechadapt.adapters.blocks import ActivationName, check_frames
-from speechadapt.adapters.conditioning import generating_rows
-from speechadapt.adapters.generated import Generated, places_of
-from speechadapt.adapters.spec import Adapter, Context, Method
-from speechadapt.core.errors import ConfigError
+from speechadapt.adapters.blocks import ActivationName
+from speechadapt.adapters.generated import (
+    GeneratedAdapter,
+    Generator,
+    SourceName,
+    count_source,
+    places_of,
+)
+from speechadapt.adapters.spec import Context, Method
 from speechadapt.core.limits import Count
 from speechadapt.core.shapes import Frames
 from speechadapt.encoders.sites import Site
@@ -54,13 +58,13 @@ class HyperformerConfig:
     bottleneck: Count = 24
     embedding: Count = 64
     hidden: Count = 128
-    source: Literal["pooled", "task"] = "pooled"
+    source: SourceName = "pooled"
     tasks: tuple[str, ...] = ()
     activation: ActivationName = "gelu_tanh"
     initial: Literal["zero", "normal"] = "zero"
 
 
-class Hypernetwork(nn.Module):
+class Hypernetwork(Generator):
     """What all sites share: embeddings, the two maps, and one head per generated tensor.
 
     Args:
@@ -73,16 +77,10 @@ class Hypernetwork(nn.Module):
     """
 
     def __init__(self, sites: Sequence[Site], config: HyperformerConfig) -> None:
-        super().__init__()
-        if (config.source == "task") != bool(config.tasks):
-            raise ConfigError(
-                f"adapter.source={config.source} with adapter.tasks={list(config.tasks)}: name "
-                "the tasks if and only if the source is a task."
-            )
-        self.places = places_of(sites, "hyperformer")
-        size, width, dim = config.embedding, config.bottleneck, self.places.width
-        self.tasks = nn.Embedding(len(config.tasks), size) if config.tasks else None
-        self.heard = None if config.tasks else nn.Linear(dim, size)
+        places = places_of(sites, "hyperformer")
+        size, width, dim = config.embedding, config.bottleneck, places.width
+        super().__init__(config.source, config.tasks, size, dim)
+        self.places = places
         self.layer = nn.Embedding(self.places.layers, size)
         self.position = nn.Embedding(len(self.places.positions), size)
         self.first = nn.Linear(3 * size, config.hidden)
@@ -113,7 +111,7 @@ class Hypernetwork(nn.Module):
         return {name: head(inner) for name, head in self.heads.items()}
 
 
-class HyperformerAdapter(Adapter):
+class HyperformerAdapter(GeneratedAdapter):
     """The generated adapter after one sub-layer; all its tensors are shared.
 
     Args:
@@ -125,14 +123,13 @@ class HyperformerAdapter(Adapter):
         SiteError: The site is a convolution.
     """
 
+    method = "hyperformer"
+
     def __init__(
         self, site: Site, config: HyperformerConfig, shared: nn.Module | None = None
     ) -> None:
-        super().__init__()
-        check_frames(site, "hyperformer")
-        assert isinstance(shared, Hypernetwork)
-        self.network = shared
-        self.role, self.config = site.role, config
+        super().__init__(site, config, shared)
+        self.activation = config.activation
 
     def leave(self, x: Frames, y: Frames, context: Context) -> Frames:
         """Add the generated, normalised bottleneck.
@@ -142,13 +139,8 @@ class HyperformerAdapter(Adapter):
             y: Output of the sub-layer.
             context: Its mask says which frames are pooled, or it holds the task.
         """
-        network = self.network
-        heard = generating_rows(network.tasks, network.heard, self.config.tasks, y, context)
-        made = network(self.role, heard)
-        rows, dim, width = len(y), y.shape[-1], self.config.bottleneck
-        down, up = made["down"].reshape(rows, width, dim), made["up"].reshape(rows, dim, width)
-        generated = Generated(down, made["bias"], up, made["shift"])
-        added = functional.layer_norm(generated(y, self.config.activation), (dim,))
+        generated, made = self.generate(y, context)
+        added = functional.layer_norm(generated(y, self.activation), y.shape[-1:])
         total: Tensor = y + added * made["gamma"][:, None] + made["beta"][:, None]
         return total
 
@@ -157,8 +149,9 @@ def shared_parameters(sites: Sequence[Site], config: HyperformerConfig) -> int:
     """Count the embeddings, the two maps and their norm, and the heads."""
     places = places_of(sites, "hyperformer")
     size, hidden, width, dim = config.embedding, config.hidden, config.bottleneck, places.width
-    source = len(config.tasks) * size if config.tasks else size * (dim + 1)
-    embedded = source + size * (places.layers + len(places.positions))
+    embedded = count_source(config.tasks, size, dim) + size * (
+        places.layers + len(places.positions)
+    )
     maps = hidden * (3 * size + 1) + size * (hidden + 1) + 2 * size
     return embedded + maps + (size + 1) * (2 * width * dim + width + 3 * dim)
 

@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from speechadapt.adapters.branch import Branch
 from speechadapt.adapters.lowrank import (
+    LINEAR_ROLES,
     Factors,
     KernelDelta,
     LowRankAdapter,
@@ -133,16 +134,7 @@ def _count(site: Site, config: LoraConfig) -> int:
 METHOD = Method(
     config=LoraConfig,
     adapter=LoraAdapter,
-    roles=(
-        "attn.q",
-        "attn.k",
-        "attn.v",
-        "attn.out",
-        "ffn.up",
-        "ffn.down",
-        "conv.pw1?",
-        "conv.pw2?",
-    ),
+    roles=LINEAR_ROLES,
     source="https://arxiv.org/abs/2106.09685",
     tiny=LoraConfig(rank=2, alpha=4.0),
     parameters=_count,

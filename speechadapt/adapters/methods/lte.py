@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from speechadapt.adapters.lowrank import (
+    LINEAR_ROLES,
     Factors,
     LowRankAdapter,
     Stream,
@@ -174,16 +175,7 @@ def _count(site: Site, config: LteConfig) -> int:
 METHOD = Method(
     config=LteConfig,
     adapter=LteAdapter,
-    roles=(
-        "attn.q",
-        "attn.k",
-        "attn.v",
-        "attn.out",
-        "ffn.up",
-        "ffn.down",
-        "conv.pw1?",
-        "conv.pw2?",
-    ),
+    roles=LINEAR_ROLES,
     source="https://arxiv.org/abs/2402.16828",
     tiny=LteConfig(heads=2, rank=2, alpha=4.0, merge_every=2),
     parameters=_count,

@@ -24,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from speechadapt.adapters.lowrank import (
+    LINEAR_ROLES,
     Factors,
     LowRankAdapter,
     Stream,
@@ -147,16 +148,7 @@ def _count(site: Site, config: PissaConfig) -> int:
 METHOD = Method(
     config=PissaConfig,
     adapter=PissaAdapter,
-    roles=(
-        "attn.q",
-        "attn.k",
-        "attn.v",
-        "attn.out",
-        "ffn.up",
-        "ffn.down",
-        "conv.pw1?",
-        "conv.pw2?",
-    ),
+    roles=LINEAR_ROLES,
     source="https://arxiv.org/abs/2404.02948",
     tiny=PissaConfig(rank=2),
     parameters=_count,
