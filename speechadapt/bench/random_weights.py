@@ -8,9 +8,10 @@ expects that many.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,7 +22,7 @@ from transformers import (
 )
 
 from speechadapt.bench.options import DecoderBench
-from speechadapt.bench.sides import BEAMS, ONE_TRY, Side, diffusion_side, side_of
+from speechadapt.bench.sides import ONE_TRY, Side, diffusion_side, searches, side_of
 from speechadapt.decoders.ctc.decoder import CtcDecoder
 from speechadapt.decoders.masked_diffusion.decoder import DiffusionDecoder
 from speechadapt.decoders.masked_diffusion.length import LengthHead
@@ -137,8 +138,8 @@ def random_sides(
     """
     encoder = model.encoder
     sides = [
-        side_of(name, encoder, _whisper_decoder(model, tokens, beams), beam_size=beams)
-        for name, beams in (("autoregressive, greedy", 1), (f"autoregressive, beam {BEAMS}", BEAMS))
+        side_of(name, encoder, _whisper_decoder(model, tokens, found), **found)
+        for name, found in searches(model.diffusion.head.weight.device.type).items()
     ]
     ctc = CtcDecoder.tiny(encoder.dim)
     ctc.options = replace(ctc.options, word_timestamps=False)
@@ -170,13 +171,13 @@ def random_settings(options: DecoderBench, heads: Iterable[bool]) -> list[Diffus
     ]
 
 
-def _whisper_decoder(model: RandomModel, tokens: int, beams: int) -> WhisperDecoder:
+def _whisper_decoder(model: RandomModel, tokens: int, search: Mapping[str, Any]) -> WhisperDecoder:
     tokenizer = tiny_tokenizer()
     settings = tiny_generation(tokenizer)
     settings.suppress_tokens = [*settings.suppress_tokens, settings.eos_token_id]
     whisper = model.whisper
     whisper.generation_config = deepcopy(settings)
-    options = WhisperOptions(language="en", beam_size=beams, sample_len=tokens, **ONE_TRY)
+    options = WhisperOptions(language="en", sample_len=tokens, **search, **ONE_TRY)
     return WhisperDecoder(whisper, tokenizer, options).eval()
 
 

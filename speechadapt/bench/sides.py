@@ -58,6 +58,20 @@ def side_of(name: str, encoder: Encoder, decoder: Decoder, **settings: Any) -> S
     return Side(name, encoder, lambda frames, lengths: decoder.decode(frames, lengths, rate), kept)
 
 
+def searches(device: str) -> dict[str, dict[str, Any]]:
+    """Return the autoregressive searches of a comparison, by name, as options of the decoder.
+
+    Args:
+        device: Where they run; on an accelerator a cache of fixed size means a compiled step.
+    """
+    compiled = "" if device == "cpu" else ", compiled"
+    return {
+        "autoregressive, greedy": {"beam_size": 1, "cache": "dynamic"},
+        f"autoregressive, greedy, static cache{compiled}": {"beam_size": 1, "cache": "static"},
+        f"autoregressive, beam {BEAMS}": {"beam_size": BEAMS, "cache": "dynamic"},
+    }
+
+
 def trained_sides(options: DecoderBench) -> tuple[list[Side], float, list[str]]:
     """Return the sides that trained models give.
 
@@ -139,13 +153,12 @@ def _others(
     except (CatalogError, CheckpointError, ConfigError) as error:
         return [], [f"autoregressive: {error}"]
     if whole.decoder.name == "whisper_ar":
-        for name, beams in (
-            ("autoregressive, greedy", 1),
-            (f"autoregressive, beam {BEAMS}", BEAMS),
-        ):
-            settings = {"padding": heard.padding, "beam_size": beams, **ONE_TRY}
-            made = load(heard.name, **settings, **where).decoder
-            sides.append(side_of(name, diffusion.encoder, made, beam_size=beams))
+        for name, settings in searches(options.device).items():
+            if settings["cache"] == "static" and heard.padding == "native":
+                missing.append(f"{name}: frames of one length are needed")
+                continue
+            made = load(heard.name, padding=heard.padding, **settings, **ONE_TRY, **where).decoder
+            sides.append(side_of(name, diffusion.encoder, made, **settings))
     elif whole.decoder.name == "ctc":
         sides.append(side_of("CTC, greedy", diffusion.encoder, whole.decoder, beam_size=1))
     if options.ctc is not None:

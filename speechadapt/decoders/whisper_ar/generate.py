@@ -247,6 +247,7 @@ class Generator:
             max_new_tokens=steps,
             num_beams=beams,
             do_sample=False,
+            cache_implementation="static" if self.options.cache == "static" else None,
             length_penalty=self.options.length_penalty if beams > 1 else None,
             eos_token_id=self.vocabulary.end,
             pad_token_id=self.vocabulary.end,

@@ -37,6 +37,9 @@ class WhisperOptions:
         sample_len: Most tokens to write; None means half the model's positions.
         padding: How the encoder saw the clips: `full` attends to the padded window, `native` to
             each clip's own frames.
+        cache: Keys and values of what is written: `dynamic` grows with the text; `static` has room
+            for all of it from the start, so that on an accelerator transformers compiles the step
+            (CUDA graphs): slow for the first texts, then faster for batches of one size.
     """
 
     language: str | None = None
@@ -53,12 +56,20 @@ class WhisperOptions:
     word_timestamps: bool = False
     sample_len: int | None = None
     padding: str = "full"
+    cache: str = "dynamic"
 
     def __post_init__(self) -> None:
         if self.task not in ("transcribe", "translate"):
             raise ConfigError(f"task must be transcribe or translate, got '{self.task}'.")
         if self.padding not in ("full", "native"):
             raise ConfigError(f"padding must be full or native, got '{self.padding}'.")
+        if self.cache not in ("dynamic", "static"):
+            raise ConfigError(f"cache must be dynamic or static, got '{self.cache}'.")
+        if self.cache == "static" and self.padding == "native":
+            raise ConfigError(
+                "cache=static is for frames of one length; with padding=native every batch has its "
+                "own. Set padding=full or cache=dynamic."
+            )
         for name in ("beam_size", "best_of", "sample_len"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -70,8 +70,8 @@ def test_random_sides_are_timed_by_length_and_by_candidates() -> None:
     by_length = [(one["clip_s"], one["tokens"]) for one in report["length"]]
     assert sorted(set(by_length)) == [(1, 3), (2, 6)]
     heads = [one["settings"].get("length_head") for one in report["candidates"]]
-    assert heads == [None, None, None, True, True, False, False]
-    short, whole = (report["candidates"][at]["positions"] for at in (3, 5))
+    assert heads == [None, None, None, None, True, True, False, False]
+    short, whole = (report["candidates"][at]["positions"] for at in (4, 6))
     assert short < whole == 24
     assert [one["side"] for one in report["crossover"]] == [
         "diffusion, confidence, K=1, 2 steps",

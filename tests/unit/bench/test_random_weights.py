@@ -23,18 +23,19 @@ def test_every_side_writes_what_it_is_told(model: RandomModel) -> None:
     options = DecoderBench(num_candidates="1,3", num_steps="2", selections="mbr")
     sides = random_sides(model, 7, random_settings(options, [True, False]))
     assert [one.settings["decoder"] for one in sides] == [
-        *(["whisper_ar"] * 2),
+        *(["whisper_ar"] * 3),
         "ctc",
         *(["masked_diffusion"] * 4),
     ]
     noise = [torch.randn(24000), torch.randn(24000)]
     frames, lengths = model.encoder.encode(noise)
     found = [one.decode(frames, lengths) for one in sides]
-    for row in found[0] + found[1]:
+    for row in found[0] + found[1] + found[2]:
         assert len(row.details["token_probabilities"]) == 7
+    assert [row.tokens for row in found[1]] == [row.tokens for row in found[0]]
     # 1.5 s at 5 tokens a second: 8 are expected, then the room for doubt, the start and the end
-    assert 10 <= found[3][0].details["positions"] < 24
-    assert found[5][0].details["positions"] == 24
+    assert 10 <= found[4][0].details["positions"] < 24
+    assert found[6][0].details["positions"] == 24
 
 
 def test_the_length_head_expects_the_rate_asked_for(model: RandomModel) -> None:

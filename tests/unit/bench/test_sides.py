@@ -16,6 +16,7 @@ def test_every_side_shares_the_encoder_of_the_diffusion_decoder(diffusion: Path)
     sides, margin_s, missing = trained_sides(options)
     assert [one.name for one in sides] == [
         "autoregressive, greedy",
+        "autoregressive, greedy, static cache",
         "autoregressive, beam 5",
         "diffusion, mbr, K=15, 4 steps",
         "diffusion, rover, K=15, 4 steps",

@@ -60,6 +60,22 @@ def test_a_clip_is_decoded_alike_alone_and_in_a_batch(options):
         assert alone.avg_logprob == pytest.approx(together[row].avg_logprob, abs=1e-4)
 
 
+@pytest.mark.parametrize("options", [{}, {"beam_size": 3}, {"temperature": (0.6,)}])
+def test_a_cache_of_fixed_size_writes_the_same(options):
+    growing = make(**options).decode(FRAMES, LENGTHS, RATE)
+    decoder = make(cache="static", **options)
+    caches = []
+    decoder.network.model.decoder.register_forward_pre_hook(
+        lambda module, args, given: caches.append(given["cache"]), with_kwargs=True
+    )
+    fixed = decoder.decode(FRAMES, LENGTHS, RATE)
+    kinds = {type(cache.self_attention_cache).__name__ for cache in caches if cache is not None}
+    assert kinds == {"StaticCache"}
+    for one, other in zip(fixed, growing, strict=True):
+        assert one.tokens == other.tokens
+        assert one.avg_logprob == pytest.approx(other.avg_logprob, abs=1e-4)
+
+
 def test_failing_rows_end_at_the_last_temperature_with_a_flag():
     (hypothesis,) = make(logprob_threshold=-0.01).decode(FRAMES[:1], LENGTHS[:1], RATE)
     assert hypothesis.temperature == 1.0

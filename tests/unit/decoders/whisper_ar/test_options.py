@@ -20,6 +20,8 @@ def test_the_defaults_are_whispers():
     [
         ({"task": "sing"}, "transcribe or translate, got 'sing'"),
         ({"padding": "half"}, "full or native, got 'half'"),
+        ({"cache": "huge"}, "dynamic or static, got 'huge'"),
+        ({"cache": "static", "padding": "native"}, "Set padding=full or cache=dynamic"),
         ({"beam_size": 0}, "beam_size must be 1 or more"),
         ({"best_of": 0}, "best_of must be 1 or more"),
         ({"sample_len": 0}, "sample_len must be 1 or more"),
