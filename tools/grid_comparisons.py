@@ -82,7 +82,7 @@ COMPARISONS = {
                 Claim("MoSA (mean) against it, equal inference cost", "mosa-mean", "parallel"),
                 Claim("MoSA (union) against the same", "mosa-union", "parallel"),
             ),
-            ("lora-32bit", "parallel"),
+            ("parallel",),
         ),
         Comparison(
             "conditional",
