@@ -111,8 +111,8 @@ app.command("decoders")(
     command_for(
         DecoderBench,
         run,
-        "Compare the decoders of one encoder: autoregressive (greedy, with a growing cache and with "
-        "one of fixed size, whose step is compiled on an accelerator; by beams), CTC, masked "
+        "Compare the decoders of one encoder: autoregressive (greedy, with a growing cache and "
+        "with one of fixed size, whose step is compiled on an accelerator; by beams), CTC, masked "
         "diffusion with every selection. Time of the encoder is included and shown apart; real "
         "tokens only. With --random the weights are random, and speed alone is measured: cost by "
         "length and by candidates, and keys and values of the audio reused against recomputed.",
