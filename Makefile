@@ -26,11 +26,11 @@ demo: $(VENV)/.core.stamp ## transcribe the shipped clips and print WER, RTF and
 test: $(VENV)/.dev.stamp ## run the default tests (no network, no data, CPU)
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadscope
 
-check: $(VENV)/.dev.stamp ## formatting, lint, types, layers and lengths, generated docs; the time of each
+check: $(VENV)/.dev.stamp ## formatting, lint, types, layers, lengths and links, generated docs; the time of each
 	@$(TIMED) "format" $(BIN)/ruff format --check .
 	@$(TIMED) "lint" $(BIN)/ruff check .
 	@$(TIMED) "types" $(BIN)/mypy
-	@$(TIMED) "layers" $(BIN)/pytest -q -p no:cacheprovider tests/repo/test_layers.py
+	@$(TIMED) "layers" $(BIN)/pytest -q -p no:cacheprovider tests/repo/test_layers.py tests/repo/test_docs.py
 	@$(TIMED) "docs" $(BIN)/python tools/gen_docs.py --check
 	@$(TIMED) "methods" $(BIN)/python tools/gen_methods.py --check
 	@$(TIMED) "results" $(BIN)/python tools/gen_results.py --check

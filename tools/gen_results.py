@@ -300,6 +300,13 @@ def curves(folder: Path, base: Path) -> Iterator[str]:
         yield f"[{path.stem}]({path.relative_to(base).as_posix()})"
 
 
+def pages(folder: Path, base: Path) -> Iterator[str]:
+    """Yield a link to the page of every comparison of `grid.py`, which has lines beside it."""
+    for path in sorted(folder.glob("*.md")):
+        if path.with_suffix(".jsonl").exists():
+            yield f"[{path.stem}]({path.relative_to(base).as_posix()})"
+
+
 def percent(rate: float) -> str:
     """Write a fraction in per cent with one digit."""
     return f"{100 * rate:.1f}"
@@ -322,6 +329,8 @@ def render(results: Results, base: Path = ROOT) -> str:
         parts += ["Measured by:", "\n".join(measured)]
     if links := list(curves(results.folder, base)):
         parts += [f"Learning curves: {', '.join(links)}."]
+    if links := list(pages(results.folder, base)):
+        parts += [f"Comparisons of many arms, losers shown: {', '.join(links)}."]
     return "\n\n".join(parts)
 
 
