@@ -62,9 +62,9 @@ def searches(device: str) -> dict[str, dict[str, Any]]:
     """Return the autoregressive searches of a comparison, by name, as options of the decoder.
 
     Args:
-        device: Where they run; on an accelerator a cache of fixed size means a compiled step.
+        device: Where they run; on CUDA a cache of fixed size means a compiled step.
     """
-    compiled = "" if device == "cpu" else ", compiled"
+    compiled = ", compiled" if device.startswith("cuda") else ""
     return {
         "autoregressive, greedy": {"beam_size": 1, "cache": "dynamic"},
         f"autoregressive, greedy, static cache{compiled}": {"beam_size": 1, "cache": "static"},

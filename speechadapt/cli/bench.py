@@ -112,7 +112,7 @@ app.command("decoders")(
         DecoderBench,
         run,
         "Compare the decoders of one encoder: autoregressive (greedy, with a growing cache and "
-        "with one of fixed size, whose step is compiled on an accelerator; by beams), CTC, masked "
+        "with one of fixed size, whose step is compiled on CUDA; by beams), CTC, masked "
         "diffusion with every selection. Time of the encoder is included and shown apart; real "
         "tokens only. With --random the weights are random, and speed alone is measured: cost by "
         "length and by candidates, and keys and values of the audio reused against recomputed.",

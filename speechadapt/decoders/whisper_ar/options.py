@@ -38,7 +38,7 @@ class WhisperOptions:
         padding: How the encoder saw the clips: `full` attends to the padded window, `native` to
             each clip's own frames.
         cache: Keys and values of what is written: `dynamic` grows with the text; `static` has room
-            for all of it from the start, so that on an accelerator transformers compiles the step
+            for all of it from the start, so that on CUDA transformers compiles the step
             (CUDA graphs): slow for the first texts, then faster for batches of one size.
     """
 

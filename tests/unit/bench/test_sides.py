@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from speechadapt.bench.options import DecoderBench
-from speechadapt.bench.sides import trained_sides
+from speechadapt.bench.sides import searches, trained_sides
 from speechadapt.core.errors import CatalogError, ConfigError
 
 
@@ -28,6 +28,13 @@ def test_every_side_shares_the_encoder_of_the_diffusion_decoder(diffusion: Path)
     assert margin_s == 0.0
     assert len(missing) == 1
     assert missing[0].startswith("CTC: ")
+
+
+def test_a_search_is_called_compiled_only_where_it_is() -> None:
+    compiled = {
+        device: "compiled" in " ".join(searches(device)) for device in ("cpu", "mps", "cuda:1")
+    }
+    assert compiled == {"cpu": False, "mps": False, "cuda:1": True}
 
 
 def test_a_model_without_a_diffusion_decoder_is_refused(diffusion: Path) -> None:
