@@ -30,6 +30,7 @@ MAIN = (
     "shared",
     "full",
     "gated",
+    "routed",
     "attention",
     "mhr_task",
     "mhr",
@@ -40,7 +41,7 @@ MAIN = (
 # Those that come when all seeds of the others are done.
 EXTRA = ("shared_lora", "shared_wide", "hyper_task", "hyper_small", "hyperformer")
 MIXED = (*MAIN, *EXTRA)
-FUSED = ("gated", "attention")
+FUSED = ("gated", "routed", "attention")
 STARTS = {"mhr_z": "mhr_task"}
 
 # Ways that train nothing beyond the single-task adapters: a composition of them, and of which.

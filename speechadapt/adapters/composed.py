@@ -228,11 +228,12 @@ def _check_roles(request: Request, handles: Sequence[Sequence[Handle]]) -> None:
 
 
 @contextmanager
-def weights_noted(handle: Handle) -> Iterator[Meter]:
+def weights_noted(handle: Handle, learns: bool = False) -> Iterator[Meter]:
     """Note the weights of every row while the encoder is called inside a `with` block.
 
     Args:
         handle: A mixture that acts on all rows.
+        learns: Whether gradients flow through what is noted.
 
     Yields:
         What is noted.
@@ -246,7 +247,7 @@ def weights_noted(handle: Handle) -> Iterator[Meter]:
             f"the weights of '{handle.name}' were asked for, but it is a single adapter. "
             "Ask a composition such as fuse(a, b)."
         )
-    meter = Meter()
+    meter = Meter(learns)
     for one in mixtures:
         one.meter = meter
     try:

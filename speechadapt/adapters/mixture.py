@@ -121,11 +121,15 @@ class Weigher(nn.Module, ABC):
 class Meter:
     """Notes the weights of every row, site by site, each averaged over the row's valid frames.
 
+    Args:
+        learns: Whether gradients flow through what is noted.
+
     Attributes:
         sites: `[batch, parts]` of the last call by role.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, learns: bool = False) -> None:
+        self.learns = learns
         self.sites: dict[str, Tensor] = {}
 
     def note(self, role: str, weights: Tensor, rows: int, mask: Mask | None) -> None:
@@ -137,7 +141,7 @@ class Meter:
             rows: Rows of the batch.
             mask: True at valid frames.
         """
-        weights = weights.detach().float()
+        weights = weights.float() if self.learns else weights.detach().float()
         if weights.ndim == 1:
             weights = weights.expand(rows, -1)
         elif weights.shape[1] == 1:

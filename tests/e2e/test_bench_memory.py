@@ -41,6 +41,8 @@ def test_the_memory_of_a_process_is_read_with_its_children() -> None:
 def test_growth_is_the_slope_of_the_second_half() -> None:
     samples = [(0.0, n, 100 if n < 50 else 1_000_000 + 2000 * n) for n in range(100)]
     assert bench_memory.growth_mb(bench_memory.Run(tuple(samples), 1.0)) == pytest.approx(2.0)
+    closing = (*samples, *((0.0, 100, 9_000_000) for _ in range(20)))
+    assert bench_memory.growth_mb(bench_memory.Run(closing, 1.0)) == pytest.approx(2.0)
     with pytest.raises(JobError, match="more files"):
         bench_memory.growth_mb(bench_memory.Run(((0.0, 5, 1),), 1.0))
 

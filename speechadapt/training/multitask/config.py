@@ -10,7 +10,7 @@ from typing import Any, Literal
 from speechadapt.adapters import store
 from speechadapt.adapters.compose.fuse import FuseConfig
 from speechadapt.core.bind import bind
-from speechadapt.core.limits import CountOrNone, Positive
+from speechadapt.core.limits import CountOrNone, NotNegative, Positive
 from speechadapt.training.adapt.config import TranscribedConfig
 
 WEIGHTS = store.WEIGHTS
@@ -33,6 +33,9 @@ class Config(TranscribedConfig):
         fusion: Settings of the fusion (see `adapters.compose.fuse`).
         learns: What is trained of a fusion: in `two_stage` the fusion, the parts being frozen; in
             `joint` both.
+        route_weight: Weight of a second loss of a fusion that weighs: the cross-entropy of the
+            weights of every row, averaged over its frames, with the part that has the name of its
+            task. Only training is told the task. 0 leaves the fusion to the first loss alone.
         start: Folder of an adapter whose tensors are taken where name and shape are the same.
         head: Folder of a run whose head is taken and not trained; empty trains one along.
         compare: Score every part of a fusion, and the base, on every task at the end.
@@ -44,6 +47,7 @@ class Config(TranscribedConfig):
     parts: Mapping[str, str] = field(default_factory=dict)
     fusion: Mapping[str, Any] = field(default_factory=dict)
     learns: Literal["two_stage", "joint"] = "two_stage"
+    route_weight: NotNegative = 0.0
     start: str = ""
     head: str = ""
     compare: bool = True
@@ -59,6 +63,11 @@ class Config(TranscribedConfig):
         if self.batch.weights:
             found.append(
                 "batch.weights was given, but tasks are mixed by size: set temperature=T instead."
+            )
+        if self.route_weight and not self.fuses:
+            found.append(
+                "route_weight was given, but nothing is fused. Name adapters in parts, or leave it "
+                "out."
             )
         return found + (self._fusion_problems() if self.parts else [])
 
@@ -76,6 +85,8 @@ class Config(TranscribedConfig):
         settings, found = bind(FuseConfig, self.fusion, "fusion")
         if len(self.parts) < 2:
             found.append(f"parts names {len(self.parts)} adapter; a fusion takes 2 or more.")
+        if settings.method == "mean" and self.route_weight:
+            found.append("route_weight teaches weights, which fusion.method=mean has none of.")
         if self.learns == "joint":
             return found
         fresh = [name for name, folder in self.parts.items() if not folder]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
 from speechadapt.adapters import store
 from speechadapt.adapters.attach import attach
@@ -20,6 +21,7 @@ from speechadapt.models.adapted import Head, read_head
 from speechadapt.training.multitask.config import Config
 
 NAME = "fusion"
+TINIEST = 1e-6  # a weight below it counts as this much, so that its logarithm is a number
 
 
 def composition_of(config: Config) -> Composed:
@@ -71,6 +73,19 @@ def members(encoder: Encoder, config: Config) -> dict[str, nn.Module]:
     if not config.fuses or config.learns != "joint":
         return {}
     return {name.replace(".", "/"): attachment(encoder, name).module for name in config.parts}
+
+
+def routing_loss(
+    sites: Iterable[Float[Tensor, "batch parts"]], own: Int[Tensor, " batch"]
+) -> Float[Tensor, ""]:
+    """Return the cross-entropy in nats of the weights with the part that each row should have.
+
+    Args:
+        sites: The weights of every row, by site.
+        own: The number of each row's own part.
+    """
+    chosen = [weights.gather(1, own[:, None]).clamp(min=TINIEST).log() for weights in sites]
+    return -torch.stack(chosen).mean()
 
 
 def begin_from(handle: Handle, folder: Path) -> list[str]:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from speechadapt.adapters.attach import active
+from speechadapt.adapters.composed import weights_noted
 from speechadapt.adapters.composite_store import save_composite
 from speechadapt.adapters.conditioning import TASK
 from speechadapt.adapters.handle import Handle
@@ -35,6 +36,7 @@ from speechadapt.training.multitask.fusion import (
     begin_from,
     composition_of,
     members,
+    routing_loss,
     take_head,
 )
 from speechadapt.training.multitask.matrix import BASE, Matrix, matrix_lines
@@ -157,6 +159,29 @@ class MultitaskObjective(TranscribedObjective):
         rows = self.speech.plan.rows(index, rank)
         tasks = [names.index(task_of(self.speech.utterances[row.parts[0]])) for row in rows]
         return super().batch(step, rank) | {"tasks": torch.tensor(tasks)}
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """Return the CTC loss in nats per label, what the routing adds and what the method adds."""
+        weight = self.config.route_weight
+        if not weight or self.handle is None:
+            return super().forward(batch)
+        with weights_noted(self.handle, learns=True) as meter:
+            loss, figures = super().forward(batch)
+        found = routing_loss(meter.sites.values(), self._own_parts(batch["tasks"]))
+        figures["routing"] = float(found.detach())
+        return loss + weight * found, figures
+
+    def _own_parts(self, tasks: Tensor) -> Tensor:
+        """Return the number of the part that has the name of each row's task."""
+        places = {name: number for number, name in enumerate(self.config.parts)}
+        found = [places.get(name, -1) for name in self.suite]
+        if -1 in found:
+            name = list(self.suite)[found.index(-1)]
+            raise ConfigError(
+                f"route_weight was given, but the task '{name}' has no part of its name among "
+                f"{', '.join(places)}. Name one in parts, or leave the task out with tasks=[...]."
+            )
+        return torch.tensor(found, device=tasks.device)[tasks]
 
     def _frames(self, batch: Batch) -> tuple[Frames, Lengths]:
         names = list(self.suite)

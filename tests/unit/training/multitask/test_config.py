@@ -34,6 +34,13 @@ def test_two_stages_take_trained_parts_and_something_to_train() -> None:
     assert "takes 2 or more" in problems(parts={"a": "x"})
 
 
+def test_weights_are_taught_where_there_are_some() -> None:
+    two = {"parts": {"a": "x", "b": "y"}}
+    assert "nothing is fused" in problems(route_weight=1)
+    assert "has none of" in problems(**two, fusion={"method": "mean"}, route_weight=1)
+    assert "route_weight" not in problems(**two, fusion={"method": "gated"}, route_weight=1)
+
+
 @pytest.mark.parametrize("temperature", [0, -1])
 def test_a_temperature_is_above_zero(temperature: float) -> None:
     assert "temperature" in problems(temperature=temperature)

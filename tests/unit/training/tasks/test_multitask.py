@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from speechadapt.adapters.composed import weights_noted
 from speechadapt.adapters.handle import attachment
 from speechadapt.core.errors import CheckpointError, ConfigError
 from speechadapt.encoders.source import fingerprint_module
@@ -128,6 +130,34 @@ def test_every_row_says_its_task(build: Build) -> None:
         rows = objective.speech.plan.rows(step)
         wanted = [objective.speech.utterances[row.parts[0]].extra["corpus"] for row in rows]
         assert [names[number] for number in batch["tasks"].tolist()] == wanted
+
+
+def test_a_gate_is_taught_the_task_of_every_row(build: Build, parts: dict[str, str]) -> None:
+    gate = ("~fusion", "fusion={method:gated,per:utterance}", "batch.spread=9")
+    plain, taught = (build("multitask", *fused(parts, *gate, f"route_weight={w}")) for w in (0, 2))
+    batch = taught.batch(0, 0)
+    losses = [objective.eval()(dict(batch)) for objective in (plain, taught)]
+    # a gate that has learned nothing gives each of the two parts a half
+    assert losses[1][1]["routing"] == pytest.approx(math.log(2), abs=1e-4)
+    assert "routing" not in losses[0][1]
+    assert float((losses[1][0] - losses[0][0]).detach()) == pytest.approx(2 * math.log(2), abs=1e-3)
+    learning = [one for one in taught.parameters() if one.requires_grad]
+    optimizer = torch.optim.Adam(learning, lr=0.1)
+    for _ in range(60):
+        optimizer.zero_grad()
+        taught(dict(batch))[0].backward()
+        optimizer.step()
+    assert taught(dict(batch))[1]["routing"] < 0.1
+    with weights_noted(attachment(taught.encoder, "fusion")) as meter, torch.no_grad():
+        taught._frames(dict(batch))
+    assert torch.equal(meter.rows().argmax(-1), batch["tasks"])
+
+
+def test_a_task_without_a_part_cannot_be_taught(build: Build, parts: dict[str, str]) -> None:
+    words = [word.replace("chords:", "others:") for word in fused(parts)]
+    objective = build("multitask", *words, "route_weight=1")
+    with pytest.raises(ConfigError, match="'chords' has no part of its name among tones, others"):
+        objective(objective.batch(0, 0))
 
 
 def test_a_fusion_leaves_its_parts_as_they_are(
