@@ -107,8 +107,9 @@ def _models(lines: Mapping[str, object], start: Path) -> list[str]:
     named = {"init": init, "teacher": start, "cleaner": "", "start": "", "head": ""}
     heard = [f"encoder={start}"] if lines["task"] == "diffusion" else []
     if "parts" in lines and lines.get("learns") != "joint":
-        folders = ",".join(f"{name}:{_part(start, name)}" for name in ("one", "two"))
-        heard += ["~parts", f"parts={{{folders}}}"]
+        two = list(lines["parts"])[:2]  # type: ignore[call-overload]
+        folders = ",".join(f"{name}:{_part(start, name)}" for name in two)
+        heard += ["~parts", f"parts={{{folders}}}", f"tasks=[{','.join(two)}]"]
     return [*(f"{key}={value}" for key, value in named.items() if key in lines), *heard]
 
 
