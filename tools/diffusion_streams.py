@@ -4,9 +4,9 @@
     python tools/diffusion_streams.py --split test --output streams_decoder.json
 
 Every run trains `recipes/diffusion/streams.yaml` further from the bundled decoder, with the same
-batches and steps; the seeds differ in both. What is already trained is not trained again. Errors
-are summed over the sets and the seeds, and each number of streams is compared with one stream item
-by item. What streams cost says `bench_streams.py`.
+batches and steps; seeds differ in batches and new weights. What is already trained with the same
+settings is not trained again. Errors are summed over the sets and the seeds, and each number of
+streams is compared with one stream item by item. What streams cost says `bench_streams.py`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from bench_facts import ROOT, describe_command, environment, result, run_tool
 from eval_pack import choose_sets, data_root, evaluate
+from grid import config_hash
 from native_quality import read_options
 
 from speechadapt.config.resolve import resolve
@@ -47,10 +48,10 @@ def trained(streams: int, seed: int, runs: Path, settings: Sequence[str]) -> Pat
     Raises:
         ConfigError: The recipe does not fit what is at hand.
     """
-    folder = runs / f"streams-{streams}-s{seed}"
+    words = [f"recipe={RECIPE}", f"model.streams={streams}", f"trainer.seed={seed}"]
+    config: Any = resolve([*words, *settings]).config
+    folder = runs / f"streams-{streams}-s{seed}-{config_hash(config)}"
     if not (folder / "last").is_dir():
-        words = [f"recipe={RECIPE}", f"model.streams={streams}", f"trainer.seed={seed}"]
-        config: Any = resolve([*words, *settings]).config
         train(diffusion.build(config), config.trainer, folder)
     return folder / "last"
 

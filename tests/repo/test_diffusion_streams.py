@@ -53,12 +53,16 @@ def test_a_whole_run_trains_what_is_missing(
     words += ["--runs", str(runs), "--data", str(pack), "--output", str(output)]
     words += [part for key, value in small.items() for part in ("--setting", f"{key}={value}")]
     assert diffusion_streams.main(words) == 0
-    assert {one.name for one in runs.iterdir()} == {"streams-1-s1", "streams-2-s1"}
+    made = sorted(one.name for one in runs.iterdir())
+    assert [name.rpartition("-")[0] for name in made] == ["streams-1-s1", "streams-2-s1"]
     details = json.loads(output.read_text())["details"]
     assert [one["streams"] for one in details["rows"]] == [1, 2]
-    before = (runs / "streams-2-s1/last/model.safetensors").stat().st_mtime_ns
+    before = (runs / made[1] / "last/model.safetensors").stat().st_mtime_ns
     assert diffusion_streams.main(words) == 0
-    assert (runs / "streams-2-s1/last/model.safetensors").stat().st_mtime_ns == before
+    assert (runs / made[1] / "last/model.safetensors").stat().st_mtime_ns == before
+    other = [*words, "--setting", "trainer.learning_rate=1e-4", "--streams", "2"]
+    assert diffusion_streams.main(other) == 0  # other settings are another run
+    assert len(list(runs.iterdir())) == 3
     capsys.readouterr()
     assert diffusion_streams.main([*words, "--sets", "wak/dev"]) == 2
     assert "wake/dev" in capsys.readouterr().err

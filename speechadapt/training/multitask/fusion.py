@@ -21,7 +21,8 @@ from speechadapt.models.adapted import Head, read_head
 from speechadapt.training.multitask.config import Config
 
 NAME = "fusion"
-TINIEST = 1e-6  # a weight below it counts as this much, so that its logarithm is a number
+# Keeps logarithms finite; a larger one would leave what is sure and wrong without gradient.
+TINIEST = 1e-30
 
 
 def composition_of(config: Config) -> Composed:
@@ -81,7 +82,7 @@ def routing_loss(
     """Return the cross-entropy in nats of the weights with the part that each row should have.
 
     Args:
-        sites: The weights of every row, by site.
+        sites: The weights of every row at each site, after their softmax.
         own: The number of each row's own part.
     """
     chosen = [weights.gather(1, own[:, None]).clamp(min=TINIEST).log() for weights in sites]

@@ -69,6 +69,8 @@ class MultitaskObjective(TranscribedObjective):
         others = {row.id for row in self.speech.utterances} - drawn
         self.ids = tuple(one for one in self.ids if one not in others)
         self.members = nn.ModuleDict(members(self.encoder, config))
+        if config.route_weight:
+            self._own = self._own_parts()
         if config.start:
             if self.handle is None:
                 raise ConfigError(
@@ -161,27 +163,31 @@ class MultitaskObjective(TranscribedObjective):
         return super().batch(step, rank) | {"tasks": torch.tensor(tasks)}
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """Return the CTC loss in nats per label, what the routing adds and what the method adds."""
+        """Return the CTC loss in nats per label, the routing loss and the method's penalty added.
+
+        The figures also hold the routing loss, in nats per row and site.
+        """
         weight = self.config.route_weight
         if not weight or self.handle is None:
             return super().forward(batch)
         with weights_noted(self.handle, learns=True) as meter:
             loss, figures = super().forward(batch)
-        found = routing_loss(meter.sites.values(), self._own_parts(batch["tasks"]))
+        tasks = batch["tasks"]
+        found = routing_loss(meter.sites.values(), self._own.to(tasks.device)[tasks])
         figures["routing"] = float(found.detach())
         return loss + weight * found, figures
 
-    def _own_parts(self, tasks: Tensor) -> Tensor:
-        """Return the number of the part that has the name of each row's task."""
+    def _own_parts(self) -> Tensor:
+        """Return the number of the part that has each task's name, in the order of the suite."""
         places = {name: number for number, name in enumerate(self.config.parts)}
-        found = [places.get(name, -1) for name in self.suite]
-        if -1 in found:
-            name = list(self.suite)[found.index(-1)]
-            raise ConfigError(
-                f"route_weight was given, but the task '{name}' has no part of its name among "
-                f"{', '.join(places)}. Name one in parts, or leave the task out with tasks=[...]."
-            )
-        return torch.tensor(found, device=tasks.device)[tasks]
+        for name in self.suite:
+            if name not in places:
+                raise ConfigError(
+                    f"route_weight was given, but the task '{name}' has no part of its name among "
+                    f"{', '.join(places)}. Name one in parts, or leave the task out with "
+                    "tasks=[...]."
+                )
+        return torch.tensor([places[name] for name in self.suite])
 
     def _frames(self, batch: Batch) -> tuple[Frames, Lengths]:
         names = list(self.suite)

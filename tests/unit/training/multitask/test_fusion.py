@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from speechadapt.training.multitask.fusion import (
     begin_from,
     composition_of,
     members,
+    routing_loss,
     take_head,
 )
 
@@ -112,3 +114,12 @@ def test_a_head_is_taken_frozen_with_its_symbols(
     store.save(attach(load(), "parallel", config=TINY), tmp_path / "bare")
     with pytest.raises(CheckpointError, match="saved without a head"):
         take_head(load(), tmp_path / "bare")
+
+
+def test_a_gate_that_is_sure_and_wrong_still_learns() -> None:
+    logits = torch.tensor([[0.0, 40.0], [0.0, 0.0]], requires_grad=True)
+    loss = routing_loss([logits.softmax(-1)], torch.tensor([0, 1]))
+    assert float(loss.detach()) == pytest.approx((40.0 + math.log(2)) / 2)
+    loss.backward()
+    assert logits.grad is not None
+    assert torch.allclose(logits.grad, torch.tensor([[-0.5, 0.5], [0.25, -0.25]]))
