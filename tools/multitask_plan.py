@@ -19,7 +19,7 @@ from speechadapt.core.errors import ConfigError, near_misses
 from speechadapt.core.files import hash_json, read_lines
 
 RECIPES = ROOT / "recipes" / "multitask"
-RATES = (3e-4, 1e-3, 4e-3, 1.5e-2)
+RATES = (1e-3, 4e-3, 1.5e-2, 5e-2)
 SEEDS = (1, 2, 3, 4, 5)
 USUAL_SEEDS = 3
 HEAD = "head"
@@ -37,6 +37,7 @@ MAIN = (
     "mhr_z",
     "hyper",
     "joint",
+    "joint_routed",
 )
 # Those that come when all seeds of the others are done.
 EXTRA = ("shared_lora", "shared_wide", "hyper_task", "hyper_small", "hyperformer")

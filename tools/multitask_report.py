@@ -31,7 +31,7 @@ from speechadapt.training.tasks.multitask import task_of
 if TYPE_CHECKING:
     from multitask import Comparison
 
-ROUTED = ("gated", "routed", "attention")
+ROUTED = ("gated", "routed", "attention", "joint_routed")
 ALIGNED = ("shared_lora", "mhr")  # of which is told how well the tasks' gradients agree
 
 
