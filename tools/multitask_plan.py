@@ -19,7 +19,7 @@ from speechadapt.core.errors import ConfigError, near_misses
 from speechadapt.core.files import hash_json, read_lines
 
 RECIPES = ROOT / "recipes" / "multitask"
-RATES = (1e-3, 4e-3, 1.5e-2, 5e-2)
+RATES = (1e-3, 4e-3, 1.5e-2)
 SEEDS = (1, 2, 3, 4, 5)
 USUAL_SEEDS = 3
 HEAD = "head"
