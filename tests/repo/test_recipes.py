@@ -11,6 +11,11 @@ import yaml
 from tests.repo.project import ROOT
 
 RECIPES = sorted((ROOT / "recipes").glob("*/*.yaml"))
+PAGES = sorted(
+    page
+    for page in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("recipes/*/*.md"))
+    if page.name != "log.md"  # tells of recipes as they were
+)
 MOST_LINES = 60
 
 
@@ -52,3 +57,21 @@ def test_there_are_recipes_for_the_bundled_models() -> None:
         recipes = read_card(folder).recipes
         assert recipes, f"the card of {folder.name} names no recipe"
         assert set(recipes) <= known
+
+
+def unknown_recipes(text: str) -> set[str]:
+    """Return the recipes that a page names and that do not exist."""
+    known = {f"{path.parent.name}/{path.stem}" for path in RECIPES}
+    named = re.findall(r"\brecipe=([a-z_]+/[a-z0-9_]+)(?![a-z0-9_<*])", text)
+    return set(named) - known
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_names_recipes_that_exist(page: Path) -> None:
+    assert not unknown_recipes(page.read_text(encoding="utf-8"))
+
+
+def test_a_recipe_that_is_gone_is_found() -> None:
+    assert unknown_recipes("train recipe=multitask/two_stages x") == {"multitask/two_stages"}
+    assert unknown_recipes("train recipe=multitask/shared") == set()
+    assert unknown_recipes("train recipe=multitask/<name>") == set()
