@@ -23,7 +23,7 @@ HEADER = (
 
 NOTE = (
     "Written by `tools/grid.py --report` from the lines of the results file beside this page. "
-    "Every arm had the same steps, batches and four learning rates; the rate was chosen on dev "
+    "Every arm had the same steps, batches and learning rates; the rate was chosen on dev "
     "with one seed, and three seeds at that rate were scored on test once. Sorted by the error on "
     "test. `trained` leaves the head out, `file` holds it too; `step` (processor "
     "time) and `memory` (resident, above the start of training) are of a fresh process with its "
