@@ -11,6 +11,7 @@ ADAPTERS = "adapters_speed.json"
 FUSION = "fusion_speed.json"
 CODA = "coda_speed.json"
 RESTORED = "restoration.json"
+LANGUAGES = "languages.json"
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,15 @@ CLAIMS = {
         unit="x",
         bar=1.3,
     ),
+    "language_ar": Claim(
+        "Arabic words on frozen mini-usm: character errors of the adapter method that is best on "
+        "dev, over those of full fine-tuning",
+        LANGUAGES,
+        unit="x",
+        bar=1.1,
+    ),
+    "language_es": Claim("... Spanish words, likewise", LANGUAGES, unit="x", bar=1.1),
+    "language_zh": Claim("... Mandarin words in pinyin, likewise", LANGUAGES, unit="x", bar=1.1),
     "cleaner_l1": Claim(
         "the feature cleaner alone, speech degraded by `miipher`: share of the error of features "
         "that is left",

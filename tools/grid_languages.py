@@ -159,8 +159,14 @@ class Language(Study):
 
     def section(self, name: str, lines: Sequence[Line]) -> list[str]:
         """Return the tables of a language; see `Study.section`."""
-        plan = self.plan if name == self.name else plan_of(name)
-        return grid_tables.section(name, plan, lines)
+        return grid_tables.section(name, self._plan_of(name), lines)
+
+    def claimed(self, name: str, lines: Sequence[Line]) -> list[dict[str, Any]]:
+        """Return a language's figure in the README; see `Study.claimed`."""
+        return grid_tables.claimed(name, self._plan_of(name), lines)
+
+    def _plan_of(self, name: str) -> Plan:
+        return self.plan if name == self.name else plan_of(name)
 
 
 def build(config: adapt.Config, run: Run, batches: Batches) -> adapt.AdaptObjective:

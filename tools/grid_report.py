@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from grid_plan import Run, of_kind
+from grid_plan import Line, Run, of_kind
 
 from speechadapt.core.errors import ConfigError
-from speechadapt.core.files import append_line, atomic_write_text, read_lines
+from speechadapt.core.files import append_line, atomic_write_json, atomic_write_text, read_lines
 
 if TYPE_CHECKING:
     from grid import Grid
@@ -48,6 +49,11 @@ def report(grid: Grid) -> None:
             append_line(grid.results, _head(grid, "cost", run) | cost | grid.facts)
     page = grid.results.with_suffix(".md")
     atomic_write_text(page, tables(grid))
+    if figures := claimed(grid):
+        measured = {name: _where(lines) for name, lines in _subjects(grid).items()}
+        facts = {**grid.facts, "quick": False, "command": f"{grid.facts['command']} --report"}
+        content = {**facts, "figures": figures, "details": {"measured": measured}}
+        atomic_write_json(grid.results.with_suffix(".json"), content)
     print(page.read_text(encoding="utf-8"))
 
 
@@ -62,11 +68,33 @@ def tables(grid: Grid) -> str:
     Args:
         grid: A comparison whose lines are in the file.
     """
-    study = grid.study
-    lines = [line for _, line in read_lines(grid.results)]
-    parts = [f"# {study.title}", study.note]
-    last = {one[study.subject]: one["protocol"] for one in lines}
-    for name, version in sorted(last.items()):
-        own = [one for one in lines if (one[study.subject], one["protocol"]) == (name, version)]
-        parts += study.section(name, own)
+    parts = [f"# {grid.study.title}", grid.study.note]
+    for name, lines in _subjects(grid).items():
+        parts += grid.study.section(name, lines)
     return "\n\n".join(parts) + "\n"
+
+
+def claimed(grid: Grid) -> list[dict[str, Any]]:
+    """Return the figures of all subjects that the README shows.
+
+    Args:
+        grid: A comparison whose lines are in the file.
+    """
+    found = _subjects(grid).items()
+    return [one for name, lines in found for one in grid.study.claimed(name, lines)]
+
+
+def _where(lines: Sequence[Line]) -> dict[str, Any]:
+    """Say when and by which command the runs of a subject were made, the last of them."""
+    last = [one for one in lines if one["kind"] == "run"][-1]
+    return {key: last[key] for key in ("date", "command", "processor", "threads")}
+
+
+def _subjects(grid: Grid) -> dict[str, list[dict[str, Any]]]:
+    """Return the lines of every subject, by name, those of its last protocol alone."""
+    lines, subject = [line for _, line in read_lines(grid.results)], grid.study.subject
+    last = {one[subject]: one["protocol"] for one in lines}
+    return {
+        name: [one for one in lines if (one[subject], one["protocol"]) == (name, version)]
+        for name, version in sorted(last.items())
+    }

@@ -134,3 +134,13 @@ class Study(ABC):
             name: What it is.
             lines: The lines of one protocol.
         """
+
+    def claimed(self, name: str, lines: Sequence[Line]) -> list[dict[str, Any]]:
+        """Return the figures of one subject that the README shows.
+
+        Args:
+            name: What it is.
+            lines: The lines of one protocol.
+        """
+        del name, lines
+        return []

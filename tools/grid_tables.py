@@ -6,7 +6,9 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from bench_claims import CLAIMS
 from grid_plan import WHOLE, Line, Plan, Run, Runs, of_kind
 
 from speechadapt.metrics.bootstrap import Interval, bootstrap_difference, bootstrap_ratio
@@ -39,13 +41,32 @@ def section(language: str, plan: Plan, lines: Sequence[Line]) -> list[str]:
         plan: What its runs were to be.
         lines: The lines of one protocol.
     """
-    runs, tests = of_kind(lines, "run"), of_kind(lines, "test")
+    runs = of_kind(lines, "run")
     names = list(dict.fromkeys(run.arm for run in runs))
-    done = [
-        name for name in plan.finished(names, runs) if tests.keys() >= {*plan.chosen([name], runs)}
-    ]
-    parts = [f"## {language}", _facts(lines), *_test_table(plan, done, runs, tests, lines)]
+    parts = [f"## {language}", _facts(lines), *_test_table(plan, lines)]
     return [*parts, *search_table(plan, names, runs)]
+
+
+def claimed(language: str, plan: Plan, lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """Return the figure that the README shows of a language, where it is known and claimed.
+
+    Args:
+        language: Its name.
+        plan: What its runs were to be.
+        lines: The lines of one protocol.
+    """
+    claim, results = f"language_{language}", _scored(plan, lines)
+    best = plan.best_adapter([one.name for one in results], of_kind(lines, "run"))
+    if claim not in CLAIMS or best is None or "full" not in {one.name for one in results}:
+        return []
+    full, winner = _full_and(results, best)
+    if not 0 < full.test.estimate <= MOST:
+        return []
+    between = winner.against(full)
+    ends = (between.estimate, between.low, between.high)
+    value, low, high = (1 + one / full.test.estimate for one in ends)
+    method = f"`{best}`, three seeds; paired {full.test.description}"
+    return [{"claim": claim, "value": value, "low": low, "high": high, "method": method}]
 
 
 def search_table(plan: Plan, names: Sequence[str], runs: Runs) -> list[str]:
@@ -76,22 +97,26 @@ def _search_row(plan: Plan, name: str, runs: Runs) -> tuple[str, ...]:
     return (f"`{name}`", *("-" if one is None else f"{100 * one['dev']:.1f}" for one in found))
 
 
-def _test_table(
-    plan: Plan,
-    names: Sequence[str],
-    runs: Runs,
-    tests: Runs,
-    lines: Sequence[Line],
-) -> list[str]:
+def _scored(plan: Plan, lines: Sequence[Line]) -> list[Arm]:
+    """Return the arms of which every chosen run is scored on test, the lowest error first."""
+    runs, tests = of_kind(lines, "run"), of_kind(lines, "test")
+    costs = {one["arm"]: one for one in lines if one["kind"] == "cost"}
+    names = plan.finished(list(dict.fromkeys(run.arm for run in runs)), runs)
+    found = [
+        Arm.of(name, chosen, runs, tests, costs.get(name))
+        for name in names
+        if tests.keys() >= {*(chosen := plan.chosen([name], runs))}
+    ]
+    return sorted(found, key=lambda one: one.test.estimate)
+
+
+def _test_table(plan: Plan, lines: Sequence[Line]) -> list[str]:
+    results = _scored(plan, lines)
+    names = [one.name for one in results]
     if "full" not in names:
         return ["Not scored on test yet."]
-    costs = {one["arm"]: one for one in lines if one["kind"] == "cost"}
-    results = [
-        Arm.of(name, plan.chosen([name], runs), runs, tests, costs.get(name)) for name in names
-    ]
-    results.sort(key=lambda one: one.test.estimate)
     rows = "\n".join((*HEADER, *(one.row() for one in results)))
-    best = plan.best_adapter(names, runs)
+    best = plan.best_adapter(names, of_kind(lines, "run"))
     said = f"{len(results[0].speakers)} test items; {results[0].test.description}."
     return [said, rows, *([] if best is None else [_verdict(results, best)])]
 
@@ -149,6 +174,10 @@ class Arm:
             cost,
         )
 
+    def against(self, other: Arm) -> Interval:
+        """Return the difference of the errors on test, item by item."""
+        return bootstrap_difference(self.edits, other.edits, self.units, self.speakers)
+
     def row(self) -> str:
         """Return the arm's row of the table."""
         run, cost = self.run, self.cost or {}
@@ -168,14 +197,18 @@ class Arm:
         return "| " + " | ".join(cells) + " |"
 
 
-def _verdict(results: Sequence[Arm], best: str) -> str:
+def _full_and(results: Sequence[Arm], name: str) -> tuple[Arm, Arm]:
     by_name = {one.name: one for one in results}
-    full, winner = by_name["full"], by_name[best]
+    return by_name["full"], by_name[name]
+
+
+def _verdict(results: Sequence[Arm], best: str) -> str:
+    full, winner = _full_and(results, best)
     counts = full.test.estimate <= MOST
     rule = f"Full fine-tuning's error is {100 * full.test.estimate:.1f} %, " + (
         "so the language counts." if counts else f"above {MOST:.0%}: the language does not count."
     )
-    between = bootstrap_difference(winner.edits, full.edits, full.units, full.speakers)
+    between = winner.against(full)
     relative = between.estimate / full.test.estimate if full.test.estimate else math.nan
     adapters = [one for one in results if one.name not in WHOLE]
     lowest = min(adapters, key=lambda one: one.test.estimate)

@@ -234,10 +234,10 @@ def test_a_cost_is_measured_without_leaving_a_run(world: grid.Grid) -> None:
     assert not world.folder.exists()
 
 
-def test_the_verdict_compares_the_best_on_dev_with_full_fine_tuning() -> None:
+def scored(**edits: list[int]) -> list[dict[str, Any]]:
+    """Return all lines of three arms with these edits in two items of five units."""
     lines = []
     dev = {"full": 0.2, "lora": 0.1, "houlsby": 0.3}
-    edits = {"full": [2, 2], "lora": [3, 2], "houlsby": [1, 1]}
     for arm in dev:
         facts = FACTS | {
             "steps": 2,
@@ -253,6 +253,11 @@ def test_the_verdict_compares_the_best_on_dev_with_full_fine_tuning() -> None:
         score = {"units": [5, 5], "speakers": ["a", "a"], "score": "cer", "edits": edits[arm]}
         for seed in SEEDS:
             lines.append(noted(arm, RATES[0], seed, 0.0) | score | {"kind": "test"})
+    return lines
+
+
+def test_the_verdict_compares_the_best_on_dev_with_full_fine_tuning() -> None:
+    lines = scored(full=[2, 2], lora=[3, 2], houlsby=[1, 1])
     title, _, _, table, verdict, _, search = grid_tables.section("es", PLAN, lines)
     assert title == "## es"
     order = [row.split("`")[1] for row in table.splitlines()[2:]]
@@ -270,11 +275,43 @@ def test_the_verdict_compares_the_best_on_dev_with_full_fine_tuning() -> None:
     assert "Not scored on test yet." in grid_tables.section("es", PLAN, lines[:4])
 
 
+def test_the_readme_is_told_how_the_best_on_dev_compares() -> None:
+    lines = scored(full=[2, 2], lora=[3, 2], houlsby=[1, 1])
+    (found,) = grid_tables.claimed("es", PLAN, lines)
+    assert found["claim"] == "language_es"
+    assert found["value"] == pytest.approx(1.25)
+    assert found["low"] == pytest.approx(1.0)  # both items of the one that has no more edits
+    assert found["high"] == pytest.approx(1.5)
+    assert found["method"].startswith("`lora`, three seeds; paired ")
+    assert grid_tables.claimed("es", PLAN, lines[:4]) == []  # not scored yet
+    assert grid_tables.claimed("de", PLAN, lines) == []  # nothing is claimed of it
+    lost = scored(full=[5, 5], lora=[3, 2], houlsby=[1, 1])
+    assert grid_tables.claimed("es", PLAN, lost) == []  # the language does not count
+
+
+def test_the_figures_of_all_languages_stand_in_one_file(
+    world: grid.Grid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figure = {"claim": "language_es", "value": 1.25}
+    monkeypatch.setattr(world.study, "claimed", lambda name, lines: [figure] * bool(lines))
+    world.go(None)
+    grid_report.report(world)
+    written = json.loads(world.results.with_suffix(".json").read_text())
+    assert written["figures"] == [figure]
+    assert written["command"].endswith(" --report")
+    assert not written["quick"]
+    assert written["details"]["measured"][world.study.name] == FACTS
+    monkeypatch.setattr(world.study, "claimed", lambda name, lines: [])
+    world.results.with_suffix(".json").unlink()
+    grid_report.report(world)
+    assert not world.results.with_suffix(".json").exists()
+
+
 def test_a_page_shows_each_language_with_its_own_rates() -> None:
     facts = FACTS | {"steps": 2, "dev_items": 2, "score": "cer"}
     own = grid_languages.plan_of("zh")
     assert own.rates != PLAN.rates
     lines = [noted("full", rate, 1, 0.5) | facts for rate in own.rates]
     search = Language("es").section("zh", lines)[-1]
-    assert "| 0.0005 | 0.001 | 0.003 | 0.008 |" in search
-    assert "0.02 |" in Language("es").section("es", lines)[-1]
+    assert "| 0.0005 | 0.001 | 0.003 | 0.008 | 0.02 |" in search
+    assert "0.0005" not in Language("es").section("es", lines)[-1]
