@@ -201,13 +201,13 @@ def build_index(
     cards = [read_card(folder) for folder in folders]
     base = str(base_of(encoder)["fingerprint"])
     _check_cards(cards, base)
-    shift, whitening = whiten(cards)
+    shift, whitening, own_share = whiten(cards)
     entries = []
     for card, folder in zip(cards, folders, strict=True):
         stored = store.read(folder)
         store.check_base(encoder, stored)
         where = os.path.relpath(folder.resolve(), target.resolve())
-        reach = _reach(card, whitening)
+        reach = reach_of(card, whitening, own_share / len(cards))
         entries.append(Entry(card.name, where, fingerprint(stored), card.text, reach))
     places = placed(cards, shift, whitening)
     layers = cards[0].layers
@@ -297,11 +297,15 @@ def _listed(layers: Sequence[int]) -> str:
 
 def whiten(
     cards: Sequence[RetrievalCard],
-) -> tuple[Float[Tensor, " size"], Float[Tensor, "size whitened"]]:
+) -> tuple[Float[Tensor, " size"], Float[Tensor, "size whitened"], float]:
     """Return what is taken from a description, and the map after which residuals are white.
 
     Args:
         cards: Of one base and the same layers.
+
+    Returns:
+        The shift, the map, and the share of the covariance that is of the recordings; the rest of
+        it is shrinkage. The share is 0 where the spread alone is known.
     """
     shift = torch.stack([card.centroids.mean(0) for card in cards]).mean(0)
     # an adapter of few recordings counts as much as one of many
@@ -312,13 +316,14 @@ def whiten(
     scale = torch.where(pooled > _LEAST, 1 / pooled.clamp(min=_LEAST), 0.0)
     within = within * scale
     if len(within) < FEWEST * len(cards):
-        return shift, torch.diag(scale)
+        return shift, torch.diag(scale), 0.0
     from sklearn.covariance import ledoit_wolf  # type: ignore[import-untyped]
 
-    covariance = torch.from_numpy(ledoit_wolf(within.double().numpy(), assume_centered=True)[0])
+    shrunk, shrinkage = ledoit_wolf(within.double().numpy(), assume_centered=True)
+    covariance = torch.from_numpy(shrunk)
     values, vectors = torch.linalg.eigh(covariance)
     values = values.clamp(min=float(values.max()) * _LEAST)
-    return shift, (scale.double()[:, None] * vectors / values.sqrt()).float()
+    return shift, (scale.double()[:, None] * vectors / values.sqrt()).float(), 1 - float(shrinkage)
 
 
 def placed(
@@ -336,10 +341,28 @@ def placed(
     return centroids, torch.arange(len(cards)).repeat_interleave(sizes)
 
 
-def _reach(card: RetrievalCard, whitening: Tensor) -> float:
+def reach_of(card: RetrievalCard, whitening: Tensor, own_share: float) -> float:
+    """Return the distance within which most recordings like an adapter's own would lie.
+
+    An example took part in the covariance and in the mean that it is measured by, and pulls both to
+    itself; of few recordings each pulls hard. What it did is taken back (Sherman and Morrison):
+
+        without = (n / (n - 1))^2 d^2 / (1 - weight d^2)
+
+    weight is the example's in the covariance, n the number of recordings of its mean.
+
+    Args:
+        card: The adapter's card.
+        whitening: Of shape `[size, whitened]`, from `whiten`.
+        own_share: The adapter's share of the covariance.
+    """
     if len(card.examples) < FEWEST:
         return math.sqrt(whitening.shape[1])
-    own = (card.residuals @ whitening).norm(dim=1)
+    squared = (card.residuals @ whitening).square().sum(1)
+    left = 1 - own_share / len(card.examples) * squared
+    alike = torch.bincount(card.groups)[card.groups] * card.count / len(card.examples)
+    alike = alike.clamp(min=2.0)
+    own = (squared / left.clamp(min=_LEAST)).sqrt() * alike / (alike - 1)
     return max(float(own.quantile(QUANTILE)), _LEAST)
 
 

@@ -14,6 +14,7 @@ from speechadapt.adapters.retrieval_index import (
     Index,
     build_index,
     placed,
+    reach_of,
     read_index,
     save_index,
     whiten,
@@ -26,7 +27,7 @@ TEXTS = {"low": "low hum of Arabic digits", "high": "high Arabic words", "noise"
 
 def index_of(cards):
     """Return an index of cards whose adapters are nowhere."""
-    shift, whitening = whiten(cards)
+    shift, whitening, _ = whiten(cards)
     entries = tuple(Entry(card.name, card.name, "", "", 1.0) for card in cards)
     return Index(entries, (0,), "", *placed(cards, shift, whitening), shift, whitening, 2.0)
 
@@ -157,7 +158,7 @@ def test_a_task_of_few_recordings_shapes_the_map_as_much_as_one_of_many(load):
     few = wide * torch.randn(60, 2, generator=generator)
     many = narrow * torch.randn(240, 2, generator=generator)
     cards = [make_card(encoder, "few", few, [0]), make_card(encoder, "many", many, [0])]
-    _, whitening = whiten(cards)
+    _, whitening, _ = whiten(cards)
     covariance = torch.linalg.inv(whitening @ whitening.T)
     spread = covariance.diagonal()
     assert 0.6 < float(spread[0] / spread[1]) < 1.7  # 0.3 if recordings counted alike
@@ -166,8 +167,28 @@ def test_a_task_of_few_recordings_shapes_the_map_as_much_as_one_of_many(load):
 def test_cards_of_hardly_any_recordings_are_whitened_by_their_spread(load):
     rows = torch.tensor([[0.0, 0.0], [2.0, 4.0]])
     cards = [make_card(load(), name, rows, [0]) for name in "abc"]
-    _, whitening = whiten(cards)
+    _, whitening, own_share = whiten(cards)
     torch.testing.assert_close(whitening, torch.diag(torch.tensor([1.0, 0.5])))
+    assert own_share == 0.0
+
+
+def test_how_far_few_recordings_reach_is_what_new_ones_show(load):
+    encoder, size = load(), 60
+    generator = torch.Generator().manual_seed(2)
+    mixing = torch.randn(size, size, generator=generator) * torch.logspace(0, -2, size)[:, None]
+    drawn = {
+        name: torch.randn(250, size, generator=generator) @ mixing for name in ("few", "b", "c")
+    }
+    cards = [
+        make_card(encoder, name, rows[: 40 if name == "few" else 250], [0])
+        for name, rows in drawn.items()
+    ]
+    shift, whitening, own_share = whiten(cards)
+    (centroid, *_), _ = placed(cards, shift, whitening)
+    fresh = ((drawn["few"][40:] - shift) @ whitening - centroid).norm(dim=1).quantile(0.9)
+    naive = (cards[0].residuals @ whitening).norm(dim=1).quantile(0.9)
+    assert naive < 0.85 * fresh  # each of the few pulled the map to itself
+    assert reach_of(cards[0], whitening, own_share / 3) == pytest.approx(float(fresh), rel=0.06)
 
 
 def test_an_empty_index_is_refused(indexed, tmp_path):
