@@ -228,7 +228,6 @@ def score(config: adapt.Config, folder: Path) -> dict[str, Any]:
         "edits": [one.edits for one in counts],
         "units": [one.reference for one in counts],
         "speakers": [one.pair.speaker for one in scored.items],
-        "hypotheses": [one.hypothesis for one in scored.items],
     }
 
 

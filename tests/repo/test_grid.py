@@ -198,7 +198,7 @@ def test_a_grid_is_trained_in_sittings_and_scored_once(
     # dev and test are the same recordings here, so the saved folder repeats what training saw
     runs, tests = (grid_plan.of_kind(world.lines(), kind) for kind in ("run", "test"))
     for run, test in tests.items():
-        assert len(test["edits"]) == len(test["units"]) == len(test["hypotheses"]) == 2
+        assert len(test["edits"]) == len(test["units"]) == len(test["speakers"]) == 2
         assert test[test["score"]] == sum(test["edits"]) / sum(test["units"])
         assert test["cer"] == pytest.approx(runs[run]["dev"], abs=0.1 * (run.arm == "full"))
 
