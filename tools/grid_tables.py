@@ -116,8 +116,13 @@ def _test_table(plan: Plan, lines: Sequence[Line]) -> list[str]:
     if "full" not in names:
         return ["Not scored on test yet."]
     rows = "\n".join((*HEADER, *(one.row() for one in results)))
-    best = plan.best_adapter(names, of_kind(lines, "run"))
     said = f"{len(results[0].speakers)} test items; {results[0].test.description}."
+    runs, tests = (of_kind(lines, kind) for kind in ("run", "test"))
+    if again := sorted({run.arm for run in tests.keys() - {*plan.chosen(names, runs)}}):
+        said += (
+            f" Scored on test at another rate before: {', '.join(f'`{name}`' for name in again)}."
+        )
+    best = plan.best_adapter(names, runs)
     return [said, rows, *([] if best is None else [_verdict(results, best)])]
 
 

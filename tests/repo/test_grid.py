@@ -268,6 +268,10 @@ def test_the_verdict_compares_the_best_on_dev_with_full_fine_tuning() -> None:
     assert "missed" in verdict
     assert "Lowest of the adapters on test: `houlsby`, 20.0 %" in verdict
     assert "| `lora` | 10.0 | 10.0 | 10.0 | 10.0 |" in search
+    # a second look at test is told
+    assert "at another rate" not in grid_tables.section("es", PLAN, lines)[2]
+    other = lines[-1] | {"arm": "lora", "rate": RATES[1]}
+    assert "at another rate before: `lora`." in grid_tables.section("es", PLAN, [*lines, other])[2]
     # an arm that is not whole is shown on dev alone
     _, _, _, table, verdict, _, search = grid_tables.section("es", PLAN, lines[:-1])
     assert "houlsby" not in table + verdict
