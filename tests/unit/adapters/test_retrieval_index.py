@@ -189,6 +189,20 @@ def test_how_far_few_recordings_reach_is_what_new_ones_show(load):
     naive = (cards[0].residuals @ whitening).norm(dim=1).quantile(0.9)
     assert naive < 0.85 * fresh  # each of the few pulled the map to itself
     assert reach_of(cards[0], whitening, own_share / 3) == pytest.approx(float(fresh), rel=0.06)
+    # a card may hold some of its recordings alone; their mean is of them all
+    many = replace(cards[0], count=100 * cards[0].count)
+    pulled = reach_of(cards[0], whitening, 0.0) / reach_of(many, whitening, 0.0)
+    assert pulled == pytest.approx((40 / 39) / (4000 / 3999))
+
+
+def test_an_index_notes_how_far_each_adapter_reaches(indexed, tmp_path):
+    encoder, folders = indexed
+    cards = [read_card(folder) for folder in folders]
+    _, whitening, own_share = whiten(cards)
+    assert own_share > 0
+    noted = [entry.reach for entry in build_index(encoder, folders, tmp_path / "index").entries]
+    assert noted == pytest.approx([reach_of(card, whitening, own_share / 3) for card in cards])
+    assert noted != pytest.approx([reach_of(card, whitening, 0.0) for card in cards])
 
 
 def test_an_empty_index_is_refused(indexed, tmp_path):
