@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -116,6 +117,7 @@ class Meter:
         """Take the memory in use now for the ground that a peak rises from; once."""
         if self._before is not None:
             return
+        gc.collect()  # garbage freed later would hide as much of the peak
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         self._resets = _forget_peak()

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -49,20 +53,41 @@ def test_languages_without_spaces_are_scored_by_characters() -> None:
     assert scores["a"] == scores["cer"] != scores["wer"]
 
 
-def test_steps_and_memory_are_measured() -> None:
+def test_steps_are_measured() -> None:
     meter = Meter()
     assert meter.facts()["seconds_per_step"] is None
     meter.start()
-    block = torch.ones(200_000_000 // 4)  # more than the allocator keeps of what was freed
-    del block
-    meter.start()  # a second start moves no ground
     for seconds in (1.0, 5.0, 2.0):
         meter.step(seconds)
     facts = meter.facts()
     assert facts["seconds_per_step"] == 2.0
     assert facts["steps_measured"] == 3
-    if facts["peak_memory"] is not None and not torch.cuda.is_available():
-        assert 190_000_000 < facts["peak_memory"] < 600_000_000
+
+
+# In a process of its own: what earlier tests held may be given back to the system at any time.
+PEAK = """
+import gc, json, torch
+from speechadapt.training.adapt.report import Meter
+meter = Meter()
+held = [torch.ones(100_000_000 // 4)]
+held.append(held)  # a cycle: what it holds is freed when the collector finds it
+del held
+meter.start()
+gc.collect()
+block = torch.ones(200_000_000 // 4)  # more than the allocator keeps of what was freed
+del block
+meter.start()  # a second start moves no ground
+print(json.dumps(meter.facts()["peak_memory"]))
+"""
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="measures the memory of the CPU")
+def test_peak_of_memory_is_measured_from_the_start_on() -> None:
+    done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
+    peak = json.loads(done.stdout)
+    if peak is None:
+        pytest.skip("this system does not tell the peak of a process from now on")
+    assert 190_000_000 < peak < 260_000_000
 
 
 def test_shares_leave_the_head_out() -> None:
