@@ -20,6 +20,8 @@ from speechadapt.core.files import hash_json, read_lines
 
 RECIPES = ROOT / "recipes" / "multitask"
 RATES = (1e-3, 4e-3, 1.5e-2)
+# Rates beside these, of an arm whose best would else lie at the grid's edge: all weights want less.
+MORE_RATES: Mapping[str, tuple[float, ...]] = {"full": (2.5e-4,)}
 SEEDS = (1, 2, 3, 4, 5)
 USUAL_SEEDS = 3
 HEAD = "head"
@@ -105,9 +107,13 @@ class Plan:
             found += kinds.get(name, (name,))
         return tuple(found)
 
+    def rates_of(self, arm: str) -> tuple[float, ...]:
+        """Return the learning rates that an arm is tried with."""
+        return (*MORE_RATES.get(arm, ()), *self.rates)
+
     def grid(self, arm: str) -> grid_plan.Plan:
         """Return the runs of one arm; a head has one seed, which serves all."""
-        return grid_plan.Plan((arm,), self.rates, self.seeds[:1] if arm == HEAD else self.seeds)
+        return grid_plan.Plan((arm,), self.rates_of(arm), self.seeds[:1] if arm == HEAD else self.seeds)
 
     def of_seed(self, arm: str, seed: int, runs: Runs) -> Run | None:
         """Return an arm's run of one seed at its best rate, if it is finished.

@@ -25,10 +25,10 @@ NEAR, NEAR_HIGH, BELOW, SHARE = 0.03, 0.10, -0.08, 0.17
 NOTE = (
     "Written by `tools/multitask.py --report` from the lines of the results file beside this page. "
     "Thirteen tasks (`tools/multitask_suite.py`), one frozen mini-usm, one frozen head over the "
-    "letters of all. Every arm was tried at the same learning rates with one seed; the rate was "
-    "chosen on dev, and its seeds were scored on test once. Figures are means over the tasks, each "
-    "task counting alike, in per cent; intervals are 95 % paired bootstrap intervals, speakers "
-    "drawn where a task has several, items of all seeds together. `trained` are the numbers "
+    "letters of all. Every arm was tried at the same learning rates with one seed, full "
+    "fine-tuning at a lower one too; the rate was chosen on dev, and its seeds were scored on test "
+    "once. Figures are means over the tasks, each task counting alike, in per cent; intervals are "
+    "95 % paired bootstrap intervals, speakers drawn where a task has several, items of all seeds together. `trained` are the numbers "
     "that the arm's own run trains, `held` those that stand beside the encoder in use, in per cent "
     "of the encoder; `min` is what the training of one seed took, that of the adapters it starts "
     "from included."
@@ -297,10 +297,11 @@ def _matrix(lines: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _search_table(plan: Plan, lines: Sequence[Mapping[str, Any]]) -> str:
     runs = runs_of(lines)
-    head = ("arm", *(f"{rate:g}" for rate in plan.rates))
+    rates = sorted({rate for arm in plan.arms for rate in plan.rates_of(arm)})
+    head = ("arm", *(f"{rate:g}" for rate in rates))
     rows: list[Sequence[str]] = [head, ("---",) * len(head)]
     for arm in plan.arms:
-        found = [runs.get(Run(arm, rate, plan.seeds[0])) for rate in plan.rates]
+        found = [runs.get(Run(arm, rate, plan.seeds[0])) for rate in rates]
         if any(found):
             cells = ["-" if one is None else f"{100 * one['dev']:.1f}" for one in found]
             rows.append((f"`{arm}`", *cells))

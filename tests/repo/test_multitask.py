@@ -99,9 +99,18 @@ def test_an_arm_waits_for_what_it_starts_from_of_its_seed() -> None:
 
 def test_rates_are_chosen_for_all_arms_before_other_seeds_are_run() -> None:
     runs = everything("head") | done(("shared", 0.1, 1, 0.2), ("shared", 0.2, 1, 0.2))
-    missing = PLAN.missing(["shared", "full"], runs)
-    assert missing == [Run("full", 0.1, 1), Run("full", 0.2, 1), Run("shared", 0.1, 2)]
+    missing = PLAN.missing(["shared", "gated", "joint"], runs)
+    assert missing == [Run("joint", 0.1, 1), Run("joint", 0.2, 1), Run("shared", 0.1, 2)]
     assert PLAN.missing(["hyper_small", "shared"], runs)[0] == Run("shared", 0.1, 2)
+
+
+def test_full_fine_tuning_is_tried_at_a_lower_rate_too() -> None:
+    assert PLAN.rates_of("shared") == (0.1, 0.2)
+    lowest, *others = PLAN.rates_of("full")
+    assert others == [0.1, 0.2]
+    assert lowest < min(multitask_plan.RATES)
+    runs = done(("full", 0.1, 1, 0.3), ("full", 0.2, 1, 0.4))
+    assert PLAN.missing(["full"], runs | everything("head"))[0] == Run("full", lowest, 1)
 
 
 def test_the_rate_is_the_best_on_dev_of_the_first_seed() -> None:
