@@ -12,6 +12,7 @@ FUSION = "fusion_speed.json"
 CODA = "coda_speed.json"
 RESTORED = "restoration.json"
 LANGUAGES = "languages.json"
+MULTITASK = "multitask.json"
 
 
 @dataclass(frozen=True)
@@ -204,6 +205,47 @@ CLAIMS = {
         LANGUAGES,
         unit="x",
         bar=1.1,
+    ),
+    "multitask_oracle": Claim(
+        "thirteen tasks on frozen mini-usm, the way that is best on dev and is not told the task: "
+        "character errors over those of the single-task adapters, told the task",
+        MULTITASK,
+        unit="x",
+        bar=1.03,
+    ),
+    "multitask_oracle_high": Claim("... upper end of that interval", MULTITASK, "x", bar=1.1),
+    "multitask_full": Claim(
+        "... over those of full fine-tuning on all tasks", MULTITASK, unit="x", bar=0.92
+    ),
+    "multitask_held": Claim(
+        "... numbers beside the encoder, of the encoder's", MULTITASK, unit=" %", bar=17.0
+    ),
+    "multitask_head": Claim(
+        "... ways not surely better than the head alone, of those measured", MULTITASK, bar=0.0
+    ),
+    "retrieval_accuracy": Claim(
+        "adapters found by sound: the nearest is the task's own",
+        MULTITASK,
+        unit=" %",
+        bar=95.0,
+        at_least=True,
+    ),
+    "retrieval_false": Claim(
+        "... recordings with an adapter that are left to the base", MULTITASK, unit=" %", bar=5.0
+    ),
+    "retrieval_sounds": Claim(
+        "... sounds that are no speech that are left to the base",
+        MULTITASK,
+        unit=" %",
+        bar=80.0,
+        at_least=True,
+    ),
+    "retrieval_left_out": Claim(
+        "... recordings of a corpus without an adapter that are left to the base",
+        MULTITASK,
+        unit=" %",
+        bar=80.0,
+        at_least=True,
     ),
     "cleaner_l1": Claim(
         "the feature cleaner alone, speech degraded by `miipher`: share of the error of features "

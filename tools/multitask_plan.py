@@ -19,13 +19,14 @@ from speechadapt.core.errors import ConfigError, near_misses
 from speechadapt.core.files import hash_json, read_lines
 
 RECIPES = ROOT / "recipes" / "multitask"
-RATES = (1e-3, 4e-3, 1.5e-2)
-# Rates beside these, of an arm whose best would else lie at the grid's edge: all weights want less.
-MORE_RATES: Mapping[str, tuple[float, ...]] = {"full": (2.5e-4,)}
-SEEDS = (1, 2, 3, 4, 5)
-USUAL_SEEDS = 3
 HEAD = "head"
 SINGLE, SINGLE_LORA = "single", "single_lora"
+ORACLE, FULL = "oracle", "full"
+RATES = (1e-3, 4e-3, 1.5e-2)
+# Rates beside these, of an arm whose best would else lie at the grid's edge: all weights want less.
+MORE_RATES: Mapping[str, tuple[float, ...]] = {FULL: (2.5e-4,)}
+SEEDS = (1, 2, 3, 4, 5)
+USUAL_SEEDS = 3
 
 # Ways that are trained on the mix of all tasks, in the order in which they are run.
 MAIN = (
@@ -54,6 +55,7 @@ FREE: Mapping[str, tuple[str, str]] = {
     "mean": ("fuse({parts}, method=mean)", SINGLE),
     "retrieval": ("auto({index})", SINGLE),
     "retrieval_3": ("auto({index}, top=3)", SINGLE),
+    "retrieval_all": ("auto({index}, threshold=1000)", SINGLE),  # never left to the base
     "mera_wts": ("mera({parts}, method=wts)", SINGLE),
     "mera_avg": ("mera({parts}, method=avg)", SINGLE),
     "svd": ("svd({parts}, rank=4)", SINGLE_LORA),
@@ -113,7 +115,9 @@ class Plan:
 
     def grid(self, arm: str) -> grid_plan.Plan:
         """Return the runs of one arm; a head has one seed, which serves all."""
-        return grid_plan.Plan((arm,), self.rates_of(arm), self.seeds[:1] if arm == HEAD else self.seeds)
+        return grid_plan.Plan(
+            (arm,), self.rates_of(arm), self.seeds[:1] if arm == HEAD else self.seeds
+        )
 
     def of_seed(self, arm: str, seed: int, runs: Runs) -> Run | None:
         """Return an arm's run of one seed at its best rate, if it is finished.

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import multitask_retrieval
+from bench_facts import result
+from multitask_claims import claimed, told
 from multitask_plan import FREE, HEAD, MIXED, SINGLE, noted, runs_of
 from multitask_scores import (
     TEST,
@@ -23,7 +25,7 @@ from multitask_scores import (
 )
 from multitask_tables import tables
 
-from speechadapt.core.files import append_line, atomic_write_text
+from speechadapt.core.files import append_line, atomic_write_json, atomic_write_text
 from speechadapt.training.multitask.pictures import draw_matrix, draw_routing
 from speechadapt.training.speech import data_root
 from speechadapt.training.tasks.multitask import task_of
@@ -54,6 +56,11 @@ def report(comparison: Comparison, facts: Mapping[str, Any]) -> None:
     lines = comparison.lines()
     page = comparison.results.with_suffix(".md")
     pictures = _draw(comparison, lines)
+    figures = claimed(comparison.plan, lines)
+    command, environment = str(facts["command"]), {k: v for k, v in facts.items() if k != "command"}
+    about = told(comparison.plan, lines)
+    found = result(f"{command} --report", environment, figures, about)
+    atomic_write_json(comparison.results.with_suffix(".json"), found)
     atomic_write_text(page, tables(comparison.plan, lines, pictures, _minutes(comparison)))
     print(page.read_text(encoding="utf-8"))
 

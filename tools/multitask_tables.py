@@ -9,7 +9,7 @@ from typing import Any
 
 import multitask_retrieval
 from grid_plan import Run, Runs
-from multitask_plan import FREE, HEAD, MIXED, TOLD, Plan, noted, runs_of
+from multitask_plan import FREE, FULL, HEAD, MIXED, ORACLE, TOLD, Plan, noted, runs_of
 
 from speechadapt.metrics.macro import (
     MacroInterval,
@@ -20,7 +20,6 @@ from speechadapt.metrics.macro import (
 )
 from speechadapt.training.multitask.matrix import matrix_rows
 
-ORACLE, FULL = "oracle", "full"
 NEAR, NEAR_HIGH, BELOW, SHARE = 0.03, 0.10, -0.08, 0.17
 NOTE = (
     "Written by `tools/multitask.py --report` from the lines of the results file beside this page. "
@@ -28,10 +27,10 @@ NOTE = (
     "letters of all. Every arm was tried at the same learning rates with one seed, full "
     "fine-tuning at a lower one too; the rate was chosen on dev, and its seeds were scored on test "
     "once. Figures are means over the tasks, each task counting alike, in per cent; intervals are "
-    "95 % paired bootstrap intervals, speakers drawn where a task has several, items of all seeds together. `trained` are the numbers "
-    "that the arm's own run trains, `held` those that stand beside the encoder in use, in per cent "
-    "of the encoder; `min` is what the training of one seed took, that of the adapters it starts "
-    "from included."
+    "95 % paired bootstrap intervals, speakers drawn where a task has several, items of all seeds "
+    "together. `trained` are the numbers that the arm's own run trains, `held` those that stand "
+    "beside the encoder in use, in per cent of the encoder; `min` is what the training of one seed "
+    "took, that of the adapters it starts from included."
 )
 
 
@@ -234,19 +233,33 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
 
+def best_untold(arms: Sequence[Arm]) -> Arm | None:
+    """Return the way that is best on dev of those that are not told the task; None of none.
+
+    Args:
+        arms: From `arms_of`.
+    """
+    free = untold(arms)
+    return min(free, key=lambda one: one.dev) if free else None
+
+
+def untold(arms: Sequence[Arm]) -> list[Arm]:
+    """Return the ways that serve many tasks and are not told which."""
+    return [one for one in arms if not one.told and one.name not in (HEAD, FULL)]
+
+
 def _verdict(arms: Sequence[Arm]) -> list[str]:
     by_name = {one.name: one for one in arms}
-    free = [one for one in arms if not one.told and one.name not in (HEAD, FULL)]
-    if not free or ORACLE not in by_name or FULL not in by_name:
+    best = best_untold(arms)
+    if best is None or ORACLE not in by_name or FULL not in by_name:
         return []
-    best = min(free, key=lambda one: one.dev)
     to_oracle = macro_relative(best.test["cer"], by_name[ORACLE].test["cer"])
     to_full = macro_relative(best.test["cer"], by_name[FULL].test["cer"])
     near = to_oracle.estimate <= NEAR and to_oracle.high <= NEAR_HIGH
     share = best.held / best.encoder
     return [
-        f"Best on dev of the {len(free)} ways that are not told the task: `{best.name}`. On test "
-        f"its CER is {_shown(to_oracle, sign=True)} % relative to the oracle (bar: at most "
+        f"Best on dev of the {len(untold(arms))} ways that are not told the task: `{best.name}`. "
+        f"On test its CER is {_shown(to_oracle, sign=True)} % relative to the oracle (bar: at most "
         f"+{100 * NEAR:.0f} %, upper end at most +{100 * NEAR_HIGH:.0f} %: {_met(near)}) and "
         f"{_shown(to_full, sign=True)} % relative to full fine-tuning on the mix (bar: "
         f"{100 * BELOW:.0f} % or lower: {_met(to_full.estimate <= BELOW)}). It holds "

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import multitask
+import multitask_claims
 import multitask_fewshot
 import multitask_plan
 import multitask_report
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from bench_claims import CLAIMS
 from grid_plan import Run
 from multitask_plan import Plan
 from multitask_suite import Task
@@ -49,7 +51,7 @@ TINY = (
     *SHORT,
     "batch.batch_s=4",
 )
-FACTS = {"processor": "none", "threads": 1, "torch": "none", "command": "none"}
+FACTS = {"processor": "none", "threads": 1, "torch": "none", "command": "multitask.py"}
 MIXED = ("shared", "shared_lora", "full", "gated", "mhr_task", "mhr_z")
 TASKS = (
     Task("low", "tones", "low tones"),
@@ -229,7 +231,7 @@ def test_a_comparison_is_trained_in_sittings_and_scored_once(
     lines = world.lines()
     assert lines[: len(before)] == before
     kinds = 2 * len(TASKS) + len(MIXED)
-    assert len(lines) == 1 + 2 * kinds
+    assert len(lines) == 1 + 2 * kinds + len(multitask_plan.MORE_RATES["full"])
     runs = {(one["arm"], one["seed"]): one for one in lines}
     single, gated = runs["single:low", 1], runs["gated", 1]
     assert single["trained"] == single["held"] > 0
@@ -258,9 +260,59 @@ def test_a_comparison_is_trained_in_sittings_and_scored_once(
     for name in ("multitask-matrix.png", "multitask-gated.png"):
         assert f"({name})" in text
         assert (page.parent / name).is_file()
+    found = json.loads(page.with_suffix(".json").read_text())
+    assert {one["claim"] for one in found["figures"]} == {
+        name for name, claim in CLAIMS.items() if claim.file == "multitask.json"
+    }
+    assert found["command"] == "multitask.py --report"
     multitask_report.report(world, FACTS)
     assert [one["kind"] for one in world.lines()] == kinds  # test was looked at once
     assert page.read_text() == text
+
+
+def tested(arm: str, errors: Sequence[int], kind: str) -> dict[str, Any]:
+    """Return the line of an arm's score: every task has two items of ten letters."""
+    edits = {task: [one, one] for task, one in zip(PLAN.tasks, errors, strict=True)}
+    line = {"kind": kind, "arm": arm, "seed": 1, "dev": sum(errors) / 20, "dev_wer": 0.5}
+    return line | {"edits": {"cer": edits, "wer": edits}}
+
+
+def claims_of(
+    scored: Sequence[tuple[str, Sequence[int]]], free: Sequence[tuple[str, Sequence[int]]]
+) -> dict[str, dict[str, Any]]:
+    """Return the figures of arms by how many letters of ten were wrong, task by task."""
+    sizes = {"trained": 5, "held": 5, "encoder": 100, "run_s": 1.0}
+    names = (*PLAN.singles(), *(arm for arm, _ in scored))
+    errors = dict(scored)
+    lines: list[dict[str, Any]] = [
+        {"kind": "run", "arm": arm, "rate": rate, "seed": 1, **sizes}
+        | {"dev": sum(errors.get(arm, (5, 5))) / 20 + rate}
+        for arm in names
+        for rate in PLAN.rates_of(arm)
+    ]
+    units = {task: [10, 10] for task in PLAN.tasks}
+    speakers = {task: ["s", "t"] for task in PLAN.tasks}
+    lines.append({"kind": "items", "units": {"cer": units, "wer": units}, "speakers": speakers})
+    lines += [tested(*one, "test") for one in scored]
+    lines += [tested(*one, "free") for one in free]
+    return {one["claim"]: one for one in multitask_claims.claimed(PLAN, [*lines, RETRIEVAL])}
+
+
+def test_claims_are_of_the_way_that_is_best_on_dev_and_is_not_told_the_task() -> None:
+    scored = [("head", (8, 8)), ("full", (4, 4)), ("shared", (3, 5)), ("mhr_task", (1, 1))]
+    found = claims_of(scored, [("oracle", (2, 2)), ("mean", (9, 8)), ("retrieval", (2, 3))])
+    assert found["multitask_oracle"]["value"] == pytest.approx(1.25)
+    assert "`retrieval`, seeds: 1" in found["multitask_oracle"]["method"]
+    assert found["multitask_oracle"]["high"] == found["multitask_oracle_high"]["value"]
+    assert found["multitask_full"]["value"] == pytest.approx(0.625)
+    assert found["multitask_held"]["value"] == 10  # two adapters of 5 in 100
+    assert found["multitask_head"]["value"] == 1
+    assert found["multitask_head"]["method"].startswith("`mean` of 5")
+    assert found["retrieval_accuracy"]["value"] == 75
+    assert (found["retrieval_accuracy"]["low"], found["retrieval_accuracy"]["high"]) == (50, 100)
+    assert found["retrieval_sounds"]["value"] == 90
+    without = claims_of(scored[1:], [("oracle", (2, 2))])
+    assert not any(name.startswith("multitask_") for name in without)
 
 
 def test_a_rate_that_makes_a_run_diverge_is_passed_over(
