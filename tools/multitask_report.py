@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import multitask_retrieval
 from bench_facts import result
 from multitask_claims import claimed, told
+from multitask_costs import cost_of_run, cost_of_way
 from multitask_plan import FREE, HEAD, MIXED, SINGLE, noted, runs_of
 from multitask_scores import (
     TEST,
@@ -51,6 +52,7 @@ def report(comparison: Comparison, facts: Mapping[str, Any]) -> None:
     for kind in dict.fromkeys(kind for _, kind in FREE.values()):
         for seed in comparison.plan.seeds:
             _score_free(comparison, items, kind, seed)
+    _note_costs(comparison, items)
     _note_routing(comparison, items)
     _note_cosines(comparison)
     lines = comparison.lines()
@@ -105,6 +107,27 @@ def _score_free(comparison: Comparison, items: Items, kind: str, seed: int) -> N
         _note(comparison, {"kind": "matrix", "rates": stage.matrix(test, TEST)})
         root = data_root(comparison.recipe(HEAD).data)
         _note(comparison, multitask_retrieval.check(stage, items, root))
+
+
+def _note_costs(comparison: Comparison, items: Items) -> None:
+    plan, runs, first = comparison.plan, runs_of(comparison.lines()), comparison.plan.seeds[0]
+    known = {one["arm"] for one in noted(comparison.lines(), "cost")}
+
+    def note(arm: str, found: Mapping[str, Any] | None) -> None:
+        if found is not None:
+            _note(comparison, {"kind": "cost", "arm": arm, **found})
+
+    for arm in MIXED:
+        run = plan.of_seed(arm, first, runs)
+        if run is not None and arm not in known:
+            note(arm, cost_of_run(restored(comparison, run), items))
+    for kind in dict.fromkeys(kind for _, kind in FREE.values()):
+        ways = [way for way, (_, own) in FREE.items() if own == kind and way not in known]
+        needed = (HEAD, *plan.singles(kind))
+        if ways and all(plan.of_seed(arm, first, runs) is not None for arm in needed):
+            stage = Stage(comparison, kind, first)
+            for way in ways:
+                note(way, cost_of_way(stage, way, items))
 
 
 def _note_routing(comparison: Comparison, items: Items) -> None:

@@ -7,8 +7,8 @@ characters apart; who says the items and how long they are stands once in the li
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +20,14 @@ from safetensors.torch import load_file
 from speechadapt.adapters.attach import active, remove, use
 from speechadapt.adapters.compose.route import RETRIEVER, Retriever
 from speechadapt.adapters.composed import compose, weights_noted
-from speechadapt.adapters.handle import attachment, attachments
+from speechadapt.adapters.handle import Handle, attachment, attachments
 from speechadapt.adapters.retrieval import describe_clips, layers_of, make_card, save_card
 from speechadapt.adapters.retrieval_index import Index, build_index, save_index
+from speechadapt.adapters.routing import Names
 from speechadapt.adapters.weighers import ROW_WEIGHTS
 from speechadapt.audio.augment import Signal
 from speechadapt.audio.margin import add_margin
+from speechadapt.core.shapes import Clip
 from speechadapt.data import own
 from speechadapt.metrics.wer import CorpusScore
 from speechadapt.training.adapt.report import DevSets
@@ -170,17 +172,9 @@ class Stage:
             sets: Recordings by task.
             place: What sets them apart from the dev recordings.
         """
-        text, _ = FREE[way]
-        if not text:
+        if not FREE[way][0]:
             return self._oracle(sets, place)
-        index = self.folder_of_index
-        if "{index}" in text and not index.is_dir():
-            self.index()
-        before = set(attachments(self.encoder))
-        joined = text.format(parts=", ".join(self.tasks), index=f'"{index}"')
-        names = compose(self.encoder, joined, name="way", activate=False)
-        handle = attachment(self.encoder, names[0])
-        try:
+        with self.composed(way) as (names, handle):
             if RETRIEVER in handle.notes:
                 self.objective.task_scores(
                     sets, place, lambda name, signals: self._routed(handle, name, signals)
@@ -188,10 +182,30 @@ class Stage:
             else:
                 with active(self.encoder, names):
                     self.objective.task_scores(sets, place)
+        return dict(sets.scored)
+
+    @contextmanager
+    def composed(self, way: str) -> Iterator[tuple[Names, Handle]]:
+        """Put the adapters together and take what was made apart again at the end.
+
+        Args:
+            way: One of `FREE` that is not told the task.
+
+        Yields:
+            What is to be active, and the first of it.
+        """
+        index = self.folder_of_index
+        text = FREE[way][0]
+        if "{index}" in text and not index.is_dir():
+            self.index()
+        before = set(attachments(self.encoder))
+        joined = text.format(parts=", ".join(self.tasks), index=f'"{index}"')
+        names = compose(self.encoder, joined, name="way", activate=False)
+        try:
+            yield names, attachment(self.encoder, names[0])
         finally:
             for fresh in set(attachments(self.encoder)) - before:
                 remove(self.encoder, fresh)
-        return dict(sets.scored)
 
     def _oracle(self, sets: DevSets, place: str) -> dict[str, CorpusScore]:
         found: dict[str, CorpusScore] = {}
@@ -202,11 +216,19 @@ class Stage:
             found |= own_set.scored
         return found
 
-    def _routed(self, handle: Any, name: str, signals: list[Signal]) -> list[str]:
-        retriever: Retriever = handle.notes[RETRIEVER]
-        weights = retriever.weights(self.clips(signals))
-        with active(self.encoder, handle.name, {ROW_WEIGHTS: weights}):
+    def _routed(self, handle: Handle, name: str, signals: list[Signal]) -> list[str]:
+        with self.chosen(handle, self.clips(signals)):
             return self.objective.read(name, signals)
+
+    def chosen(self, handle: Handle, clips: Sequence[Clip]) -> AbstractContextManager[None]:
+        """Choose adapters for recordings by sound, and let them act.
+
+        Args:
+            handle: Of a composition that chooses.
+            clips: What it listens to, one per row.
+        """
+        retriever: Retriever = handle.notes[RETRIEVER]
+        return active(self.encoder, handle.name, {ROW_WEIGHTS: retriever.weights(clips)})
 
     def clips(self, signals: Sequence[Signal]) -> list[torch.Tensor]:
         """Return recordings as the recogniser hears them."""

@@ -30,7 +30,8 @@ NOTE = (
     "95 % paired bootstrap intervals, speakers drawn where a task has several, items of all seeds "
     "together. `trained` are the numbers that the arm's own run trains, `held` those that stand "
     "beside the encoder in use, in per cent of the encoder; `min` is what the training of one seed "
-    "took, that of the adapters it starts from included."
+    "took, that of the adapters it starts from included; `time` is that of the encoder in use over "
+    "the bare one's, in turns on the same batches of three recordings (median, least and most)."
 )
 
 
@@ -46,6 +47,8 @@ class Arm:
         held: Numbers beside the encoder in use.
         encoder: Numbers of the encoder.
         minutes: Training of one seed, that of what it starts from included.
+        cost: The encoder's time with it over the bare one's, median, least and most of the rounds;
+            None where nothing stands beside the encoder.
         dev: Mean character error rate on dev, over tasks and seeds.
         test: Edits of every item, the mean over its seeds, by `cer` and `wer`.
     """
@@ -57,6 +60,7 @@ class Arm:
     held: int
     encoder: int
     minutes: float
+    cost: tuple[float, float, float] | None
     dev: float
     test: Mapping[str, Sequence[TaskEdits]]
 
@@ -76,6 +80,7 @@ def arms_of(plan: Plan, lines: Sequence[Mapping[str, Any]]) -> list[Arm]:
     runs, items = runs_of(lines), noted(lines, "items")
     if not items:
         return []
+    costs = {one["arm"]: (one["time"], one["low"], one["high"]) for one in noted(lines, "cost")}
     found = []
     for arm in (HEAD, *MIXED):
         scored = [one for one in noted(lines, "test") if one["arm"] == arm]
@@ -87,7 +92,9 @@ def arms_of(plan: Plan, lines: Sequence[Mapping[str, Any]]) -> list[Arm]:
             sizes = first["trained"], first["held"], first["encoder"]
             edits = _edits(plan, scored, items[0])
             spent = _minutes(plan, runs, (arm, *_all_needs(plan, arm)))
-            found.append(Arm(arm, len(scored), first["rate"], *sizes, spent, dev, edits))
+            found.append(
+                Arm(arm, len(scored), first["rate"], *sizes, spent, costs.get(arm), dev, edits)
+            )
     for way, (_, kind) in FREE.items():
         scored = [one for one in noted(lines, "free") if one["arm"] == way]
         singles = [plan.of_seed(arm, plan.seeds[0], runs) for arm in plan.singles(kind)]
@@ -100,7 +107,8 @@ def arms_of(plan: Plan, lines: Sequence[Mapping[str, Any]]) -> list[Arm]:
             edits = _edits(plan, scored, items[0])
             sizes = 0, held, parts[0]["encoder"]
             spent = _minutes(plan, runs, (HEAD, *plan.singles(kind)))
-            found.append(Arm(way, len(scored), None, *sizes, spent, dev, edits))
+            cost = costs.get(way)
+            found.append(Arm(way, len(scored), None, *sizes, spent, cost, dev, edits))
     return found
 
 
@@ -190,6 +198,7 @@ def _arm_table(arms: Sequence[Arm]) -> str:
         "trained",
         "held",
         "min",
+        "time",
         "dev CER",
         "test CER",
         "test WER",
@@ -209,6 +218,7 @@ def _arm_table(arms: Sequence[Arm]) -> str:
                 f"{100 * one.trained / one.encoder:.1f}",
                 f"{100 * one.held / one.encoder:.1f}",
                 f"{one.minutes:.1f}",
+                "-" if one.cost is None else "{:.2f} [{:.2f}, {:.2f}]".format(*one.cost),
                 f"{100 * one.dev:.1f}",
                 _shown(macro_rate(one.test["cer"])),
                 _shown(macro_rate(one.test["wer"])),

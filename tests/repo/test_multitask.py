@@ -254,6 +254,9 @@ def test_a_comparison_is_trained_in_sittings_and_scored_once(
         "bar: at most",
     ):
         assert part in text
+    costs = {one["arm"]: one for one in world.lines() if one["kind"] == "cost"}
+    assert costs.keys() == {*MIXED, *multitask_report.FREE} - {"full"}
+    assert all(0 < one["low"] <= one["time"] <= one["high"] for one in costs.values())
     (cosine,) = (one for one in world.lines() if one["kind"] == "cosine")
     assert -1 <= cosine["cosine"] <= 1
     assert f"`shared_lora` {cosine['cosine']:.2f}" in text
