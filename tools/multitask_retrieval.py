@@ -92,8 +92,8 @@ def check(stage: Stage, items: Items, root: Path) -> dict[str, Any]:
         "layers": list(index.layers),
         "accuracy": rates,
         "mean_accuracy": statistics.fmean(rates.values()),
-        "false_abstain": abstained(index, torch.cat(list(test.values()))),
-        "sounds_abstain": abstained(index, describe(sounds)),
+        "false_abstain": index.left_to_base(torch.cat(list(test.values()))),
+        "sounds_abstain": index.left_to_base(describe(sounds)),
         "elsewhere": other,
         "left_out": left_out(stage, dev, test),
     }
@@ -106,20 +106,7 @@ def nearest(index: Index, described: Mapping[str, torch.Tensor]) -> dict[str, Co
         index: The adapters.
         described: Recordings by set.
     """
-    return {
-        name: Counter(index.names[place] for place in index.distances(rows).argmin(1).tolist())
-        for name, rows in described.items()
-    }
-
-
-def abstained(index: Index, described: torch.Tensor) -> float:
-    """Return the share of recordings that are left to the base.
-
-    Args:
-        index: With a threshold.
-        described: Recordings.
-    """
-    return float((index.weights(described).sum(1) == 0).float().mean())
+    return {name: Counter(index.nearest(rows)) for name, rows in described.items()}
 
 
 def left_out(
@@ -143,8 +130,8 @@ def left_out(
         index = index.calibrated(torch.cat([dev[task] for task in kept]))
         strangers = torch.cat([test[task] for task in stage.tasks if task not in kept])
         found[corpus] = {
-            "abstain": abstained(index, strangers),
-            "false_abstain": abstained(index, torch.cat([test[task] for task in kept])),
+            "abstain": index.left_to_base(strangers),
+            "false_abstain": index.left_to_base(torch.cat([test[task] for task in kept])),
             "items": float(len(strangers)),
         }
     return found

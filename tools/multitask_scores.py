@@ -21,7 +21,13 @@ from speechadapt.adapters.attach import active, remove, use
 from speechadapt.adapters.compose.route import RETRIEVER, Retriever
 from speechadapt.adapters.composed import compose, weights_noted
 from speechadapt.adapters.handle import Handle, attachment, attachments
-from speechadapt.adapters.retrieval import describe_clips, layers_of, make_card, save_card
+from speechadapt.adapters.retrieval import (
+    Described,
+    describe_all,
+    layers_of,
+    make_card,
+    save_card,
+)
 from speechadapt.adapters.retrieval_index import Index, build_index, save_index
 from speechadapt.adapters.routing import Names
 from speechadapt.adapters.weighers import ROW_WEIGHTS
@@ -254,25 +260,14 @@ class Stage:
         save_index(index, self.folder_of_index)
         return index
 
-    def described(
-        self, signals: Sequence[Signal], layers: Sequence[int], rows: int = 16
-    ) -> torch.Tensor:
-        """Describe recordings, in batches of like length.
+    def described(self, signals: Sequence[Signal], layers: Sequence[int]) -> Described:
+        """Describe recordings.
 
         Args:
             signals: Mono samples.
             layers: The layers that listen.
-            rows: Recordings in a batch.
         """
-        order = sorted(range(len(signals)), key=lambda place: len(signals[place]))
-        found: dict[int, torch.Tensor] = {}
-        for start in range(0, len(order), rows):
-            places = order[start : start + rows]
-            parts = describe_clips(
-                self.encoder, self.clips([signals[place] for place in places]), layers
-            )
-            found |= dict(zip(places, parts, strict=True))
-        return torch.stack([found[place] for place in range(len(signals))])
+        return describe_all(self.encoder, self.clips(signals), layers)
 
     def _training(self, task: str) -> tuple[list[Signal], list[str]]:
         """Return training recordings of a task, and what is said in them."""

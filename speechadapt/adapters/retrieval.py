@@ -136,6 +136,29 @@ def describe_clips(encoder: Encoder, clips: Sequence[Clip], layers: Sequence[int
     return torch.cat([_pooled(states.float(), mask) for states in found], dim=1).cpu()
 
 
+def describe_all(
+    encoder: Encoder, clips: Sequence[Clip], layers: Sequence[int], rows: int = 16
+) -> Described:
+    """Describe many recordings, in batches of like length.
+
+    Args:
+        encoder: The encoder.
+        clips: Mono signals at its sample rate; one or more.
+        layers: Numbers of the layers, rising.
+        rows: Recordings in a batch.
+
+    Returns:
+        In the order of the recordings.
+    """
+    order = sorted(range(len(clips)), key=lambda place: len(clips[place]))
+    found: dict[int, Tensor] = {}
+    for start in range(0, len(order), rows):
+        places = order[start : start + rows]
+        batch = [clips[place] for place in places]
+        found |= dict(zip(places, describe_clips(encoder, batch, layers), strict=True))
+    return torch.stack([found[place] for place in range(len(clips))])
+
+
 def _pooled(states: Frames, mask: Mask | None) -> Described:
     valid = torch.ones_like(states[..., :1]) if mask is None else mask[:, :, None].float()
     count = valid.sum(1).clamp(min=1.0)

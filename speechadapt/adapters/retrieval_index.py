@@ -40,6 +40,7 @@ INDEX = "adapter_index.json"
 WEIGHTS = "adapter_index.safetensors"
 FORMAT = "speechadapt adapter index"
 FORMAT_VERSION = 2
+THRESHOLD = 2.0  # of strangeness, where nothing is known of recordings held out
 QUANTILE = 0.9  # of an adapter's own examples: the distance that counts as 1
 _LEAST = 1e-6
 FEWEST = 3  # examples below which nothing can be said about how far they lie
@@ -106,6 +107,22 @@ class Index:
         owners = self.owners.expand(len(described), -1)
         near = near.scatter_reduce(1, owners, torch.cdist(white, self.centroids), "amin")
         return near / self._reach().mean()
+
+    def nearest(self, described: Described) -> list[str]:
+        """Return the name of the adapter that is nearest to each recording.
+
+        Args:
+            described: From `retrieval.describe_clips`.
+        """
+        return [self.names[place] for place in self.distances(described).argmin(1).tolist()]
+
+    def left_to_base(self, described: Described) -> float:
+        """Return the share of recordings to which no adapter is near.
+
+        Args:
+            described: From `retrieval.describe_clips`.
+        """
+        return float((self.strangeness(described) > self.threshold).float().mean())
 
     def strangeness(self, described: Described) -> Float[Tensor, " clips"]:
         """Return how far recordings are from the nearest adapter, by that adapter's own examples.
@@ -182,7 +199,7 @@ class Index:
 
 
 def build_index(
-    encoder: Encoder, folders: Sequence[Path], target: Path, threshold: float = 2.0
+    encoder: Encoder, folders: Sequence[Path], target: Path, threshold: float = THRESHOLD
 ) -> Index:
     """Make and write an index of adapters that have cards.
 

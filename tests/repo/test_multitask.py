@@ -384,8 +384,8 @@ def test_strangers_are_left_to_the_base_and_the_rest_finds_its_adapter() -> None
     near = {"low": torch.tensor([[0.5, 0.0], [9.5, 0.5]]), "high": torch.tensor([[10.0, 1.0]])}
     found = multitask_retrieval.nearest(index, near)
     assert found == {"low": {"low": 1, "high": 1}, "high": {"high": 1}}
-    assert multitask_retrieval.abstained(index, torch.cat(list(near.values()))) == 0.0
-    assert multitask_retrieval.abstained(index, torch.tensor([[5.0, 9.0], [0.0, 1.0]])) == 0.5
+    assert index.left_to_base(torch.cat(list(near.values()))) == 0.0
+    assert index.left_to_base(torch.tensor([[5.0, 9.0], [0.0, 1.0]])) == 0.5
     text = "\n".join(multitask_retrieval.section(RETRIEVAL))
     assert "| tones | 2 | 80 | 10 |" in text
     assert "| vctk (en) | 4 | 25 | low 3 |" in text

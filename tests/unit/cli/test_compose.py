@@ -13,7 +13,8 @@ import torch
 from speechadapt.adapters import store
 from speechadapt.adapters.attach import attach
 from speechadapt.adapters.composite_store import load_composite, read_composite
-from speechadapt.adapters.retrieval_index import read_index
+from speechadapt.adapters.retrieval import read_card
+from speechadapt.adapters.retrieval_index import THRESHOLD, read_index
 from speechadapt.encoders.catalog import load_encoder
 from tests import command
 from tests.unit.adapters.sounds import sounds
@@ -103,11 +104,57 @@ def test_an_index_is_made_and_searched(base, write, manifest, tmp_path, capsys):
     assert read_index(tmp_path / "again").names == ("low",)
 
 
+def divided(manifest: Path, target: Path) -> Path:
+    """Write a manifest in which the last two recordings of each task are held out."""
+    rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        number = int(row["audio_filepath"].removesuffix(".wav")[-1])
+        row["split"] = "dev" if number > 3 else "train"
+    rows.append({"audio_filepath": "gone.wav", "task": "low", "split": "dev"})
+    rows.append({"audio_filepath": "low0.wav", "task": "low", "split": "test"})
+    target.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return target
+
+
+def test_an_index_is_tried_on_what_is_held_out(base, write, manifest, tmp_path, capsys):
+    folders = [write(name, seed=seed) for seed, name in enumerate(KINDS)]
+    mix = divided(manifest, tmp_path / "divided.jsonl")
+    words = ["--base", base, "--data", mix, "-o", tmp_path / "index"]
+    assert run("index", *folders, *words) == 0
+    out = capsys.readouterr()
+    assert "left out: " in out.err
+    assert "gone.wav" in out.err
+    rows = [line.split() for line in out.out.splitlines()]
+    assert ["low", "2", "100.0", "0.0", "-"] in rows
+    assert [row[0] for row in rows if row[0] in KINDS] == list(KINDS)
+    assert read_card(folders[0]).count == 4
+    chosen = read_index(tmp_path / "index").threshold
+    assert rows[-1] == ["threshold:", f"{chosen:.3g}"]
+    assert chosen != THRESHOLD
+    # all of them may be left out, or a threshold be set by hand
+    assert run("index", *folders, *words, "--rejected", 0.75) == 0
+    assert read_index(tmp_path / "index").threshold < chosen
+    assert run("index", *folders, *words, "--threshold", 7) == 0
+    assert read_index(tmp_path / "index").threshold == 7
+    assert run("index", *folders, *words, "--rejected", 1) != 0
+    assert "--rejected must be at least 0 and below 1" in capsys.readouterr().err
+
+
+def test_a_task_without_an_adapter_tries_the_index_too(base, write, manifest, tmp_path, capsys):
+    mix = divided(manifest, tmp_path / "divided.jsonl")
+    folder = write("low")
+    assert run("index", folder, "--base", base, "--data", mix, "-o", tmp_path / "index") == 0
+    (line,) = (one for one in capsys.readouterr().out.splitlines() if one.startswith("noise"))
+    task, count, right, left, *_ = line.split()
+    assert (task, count, right) == ("noise", "2", "-")
+    assert float(left) == 100
+
+
 def test_an_adapter_without_recordings_is_named(base, write, manifest, tmp_path, capsys):
     folders = [write("low"), write("voices", seed=1)]
     words = ["--base", base, "--data", manifest, "-o", tmp_path / "index"]
     assert run("index", *folders, *words) != 0
-    assert "no row whose task is 'voices'" in capsys.readouterr().err
+    assert "no row to train by whose task is 'voices'" in capsys.readouterr().err
 
 
 def test_unlike_adapters_are_named(base, write, tmp_path, capsys):
