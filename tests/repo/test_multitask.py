@@ -273,7 +273,7 @@ def test_a_comparison_is_trained_in_sittings_and_scored_once(
     assert page.read_text() == text
 
 
-def tested(arm: str, errors: Sequence[int], kind: str) -> dict[str, Any]:
+def score_line(arm: str, errors: Sequence[int], kind: str) -> dict[str, Any]:
     """Return the line of an arm's score: every task has two items of ten letters."""
     edits = {task: [one, one] for task, one in zip(PLAN.tasks, errors, strict=True)}
     line = {"kind": kind, "arm": arm, "seed": 1, "dev": sum(errors) / 20, "dev_wer": 0.5}
@@ -296,8 +296,8 @@ def claims_of(
     units = {task: [10, 10] for task in PLAN.tasks}
     speakers = {task: ["s", "t"] for task in PLAN.tasks}
     lines.append({"kind": "items", "units": {"cer": units, "wer": units}, "speakers": speakers})
-    lines += [tested(*one, "test") for one in scored]
-    lines += [tested(*one, "free") for one in free]
+    lines += [score_line(*one, "test") for one in scored]
+    lines += [score_line(*one, "free") for one in free]
     return {one["claim"]: one for one in multitask_claims.claimed(PLAN, [*lines, RETRIEVAL])}
 
 
