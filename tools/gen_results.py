@@ -295,9 +295,11 @@ def describe_device(content: Mapping[str, Any]) -> str:
 
 
 def curves(folder: Path, base: Path) -> Iterator[str]:
-    """Yield a link to every learning curve."""
+    """Yield a link to every learning curve: pictures that no page beside them shows."""
+    shown = "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.md"))
     for path in sorted(folder.glob("*.png")):
-        yield f"[{path.stem}]({path.relative_to(base).as_posix()})"
+        if f"({path.name})" not in shown:
+            yield f"[{path.stem}]({path.relative_to(base).as_posix()})"
 
 
 def pages(folder: Path, base: Path) -> Iterator[str]:

@@ -191,8 +191,12 @@ def test_the_search_is_read_from_the_settings() -> None:
 
 
 def test_learning_curves_are_linked(results: gen_results.Results, tmp_path: Path) -> None:
-    (results.folder / "words.png").write_bytes(b"")
-    assert "[words](results/words.png)" in gen_results.render(results, tmp_path)
+    for name in ("words.png", "weights.png"):
+        (results.folder / name).write_bytes(b"")
+    (results.folder / "arms.md").write_text("![weights](weights.png)")
+    page = gen_results.render(results, tmp_path)
+    assert "[words](results/words.png)" in page
+    assert "weights.png" not in page  # a page of its own shows it
 
 
 def test_only_the_text_between_the_markers_is_replaced() -> None:
