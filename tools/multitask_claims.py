@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from multitask_plan import FREE, FULL, HEAD, ORACLE, Plan, noted
+from multitask_plan import FREE, FULL, HEAD, Plan, noted, oracle_of
 from multitask_tables import Arm, arms_of, best_untold
 
 from speechadapt.metrics.macro import MacroInterval, macro_relative
@@ -32,11 +32,14 @@ def claimed(plan: Plan, lines: Sequence[Mapping[str, Any]]) -> list[dict[str, An
 def _against(arms: Sequence[Arm]) -> list[dict[str, Any]]:
     by_name = {one.name: one for one in arms}
     best = best_untold(arms)
-    if best is None or not {HEAD, FULL, ORACLE} <= by_name.keys():
+    if best is None or not {HEAD, FULL, oracle := oracle_of(best.name)} <= by_name.keys():
         return []
-    method = f"`{best.name}`, seeds: {best.seeds}; paired 95% bootstrap, tasks counting alike"
+    method = (
+        f"`{best.name}`, seeds: {best.seeds}, against `{oracle}` and `{FULL}`; paired 95% "
+        "bootstrap, tasks counting alike"
+    )
     to_oracle, to_full = (
-        macro_relative(best.test["cer"], by_name[name].test["cer"]) for name in (ORACLE, FULL)
+        macro_relative(best.test["cer"], by_name[name].test["cer"]) for name in (oracle, FULL)
     )
     high = 1 + to_oracle.high
     found = [

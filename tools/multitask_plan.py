@@ -23,8 +23,8 @@ HEAD = "head"
 SINGLE, SINGLE_LORA = "single", "single_lora"
 ORACLE, FULL = "oracle", "full"
 RATES = (1e-3, 4e-3, 1.5e-2)
-# Rates beside these, of an arm whose best would else lie at the grid's edge: all weights want less.
-MORE_RATES: Mapping[str, tuple[float, ...]] = {FULL: (2.5e-4,)}
+# Rates beside these, of arms whose best lay at the edge: all weights want less, low rank more.
+MORE_RATES: Mapping[str, tuple[float, ...]] = {FULL: (2.5e-4,), SINGLE_LORA: (4e-2,)}
 SEEDS = (1, 2, 3, 4, 5)
 USUAL_SEEDS = 3
 
@@ -52,6 +52,7 @@ STARTS = {"mhr_z": "mhr_task"}
 FREE: Mapping[str, tuple[str, str]] = {
     "oracle": ("", SINGLE),
     "oracle_lora": ("", SINGLE_LORA),
+    "retrieval_lora": ("auto({index}, threshold=1000)", SINGLE_LORA),
     "mean": ("fuse({parts}, method=mean)", SINGLE),
     "retrieval": ("auto({index})", SINGLE),
     "retrieval_3": ("auto({index}, top=3)", SINGLE),
@@ -65,6 +66,16 @@ FREE: Mapping[str, tuple[str, str]] = {
 }
 # Ways that are told the task, or whose adapters are chosen by it.
 TOLD = ("oracle", "oracle_lora", "mhr_task", "hyper_task")
+
+
+def oracle_of(way: str) -> str:
+    """Return the oracle that a way is compared with: its own adapters, told the task.
+
+    Args:
+        way: Any arm or way; one that has no single-task adapters is compared with `oracle`.
+    """
+    kind = FREE[way][1] if way in FREE else SINGLE
+    return "oracle_lora" if kind == SINGLE_LORA else ORACLE
 
 
 @dataclass(frozen=True)
@@ -111,7 +122,7 @@ class Plan:
 
     def rates_of(self, arm: str) -> tuple[float, ...]:
         """Return the learning rates that an arm is tried with."""
-        return (*MORE_RATES.get(arm, ()), *self.rates)
+        return tuple(sorted({*MORE_RATES.get(kind_of(arm), ()), *self.rates}))
 
     def grid(self, arm: str) -> grid_plan.Plan:
         """Return the runs of one arm; a head has one seed, which serves all."""
@@ -162,7 +173,12 @@ class Plan:
 
 def recipe_of(arm: str) -> str:
     """Return the recipe of an arm."""
-    return f"multitask/{arm.partition(':')[0]}"
+    return f"multitask/{kind_of(arm)}"
+
+
+def kind_of(arm: str) -> str:
+    """Return the name that the arms of all tasks share."""
+    return arm.partition(":")[0]
 
 
 def task_of(arm: str) -> str:

@@ -135,7 +135,7 @@ class Stage:
 
     def __init__(self, comparison: Comparison, kind: str, seed: int) -> None:
         self.comparison = comparison
-        self.seed, self.tasks = seed, comparison.plan.tasks
+        self.kind, self.seed, self.tasks = kind, seed, comparison.plan.tasks
         runs = runs_of(comparison.lines())
         self.folders = {
             arm.partition(":")[2]: Path(comparison.saved(arm, seed, runs))
@@ -244,7 +244,7 @@ class Stage:
     @property
     def folder_of_index(self) -> Path:
         """Where the index of these adapters lies."""
-        return self.comparison.folder / f"index-s{self.seed}"
+        return self.comparison.folder / f"index-{self.kind}-s{self.seed}"
 
     def index(self) -> Index:
         """Write the adapters' cards and their index, its threshold chosen on dev."""

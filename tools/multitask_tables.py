@@ -9,7 +9,18 @@ from typing import Any
 
 import multitask_retrieval
 from grid_plan import Run, Runs
-from multitask_plan import FREE, FULL, HEAD, MIXED, ORACLE, TOLD, Plan, noted, runs_of
+from multitask_plan import (
+    FREE,
+    FULL,
+    HEAD,
+    MIXED,
+    ORACLE,
+    TOLD,
+    Plan,
+    noted,
+    oracle_of,
+    runs_of,
+)
 
 from speechadapt.metrics.macro import (
     MacroInterval,
@@ -261,15 +272,15 @@ def untold(arms: Sequence[Arm]) -> list[Arm]:
 def _verdict(arms: Sequence[Arm]) -> list[str]:
     by_name = {one.name: one for one in arms}
     best = best_untold(arms)
-    if best is None or ORACLE not in by_name or FULL not in by_name:
+    if best is None or not {FULL, oracle := oracle_of(best.name)} <= by_name.keys():
         return []
-    to_oracle = macro_relative(best.test["cer"], by_name[ORACLE].test["cer"])
+    to_oracle = macro_relative(best.test["cer"], by_name[oracle].test["cer"])
     to_full = macro_relative(best.test["cer"], by_name[FULL].test["cer"])
     near = to_oracle.estimate <= NEAR and to_oracle.high <= NEAR_HIGH
     share = best.held / best.encoder
     return [
         f"Best on dev of the {len(untold(arms))} ways that are not told the task: `{best.name}`. "
-        f"On test its CER is {_shown(to_oracle, sign=True)} % relative to the oracle (bar: at most "
+        f"On test its CER is {_shown(to_oracle, sign=True)} % relative to `{oracle}` (bar: at most "
         f"+{100 * NEAR:.0f} %, upper end at most +{100 * NEAR_HIGH:.0f} %: {_met(near)}) and "
         f"{_shown(to_full, sign=True)} % relative to full fine-tuning on the mix (bar: "
         f"{100 * BELOW:.0f} % or lower: {_met(to_full.estimate <= BELOW)}). It holds "

@@ -109,10 +109,20 @@ def test_rates_are_chosen_for_all_arms_before_other_seeds_are_run() -> None:
 def test_full_fine_tuning_is_tried_at_a_lower_rate_too() -> None:
     assert PLAN.rates_of("shared") == (0.1, 0.2)
     lowest, *others = PLAN.rates_of("full")
-    assert others == [0.1, 0.2]
+    assert tuple(others) == PLAN.rates
     assert lowest < min(multitask_plan.RATES)
     runs = done(("full", 0.1, 1, 0.3), ("full", 0.2, 1, 0.4))
     assert PLAN.missing(["full"], runs | everything("head"))[0] == Run("full", lowest, 1)
+
+
+def test_low_rank_adapters_are_tried_at_a_higher_rate_and_have_an_oracle_of_their_own() -> None:
+    assert PLAN.rates_of("single:a") == PLAN.rates
+    assert max(PLAN.rates_of("single_lora:a")) > max(multitask_plan.RATES)
+    assert [multitask_plan.oracle_of(way) for way in ("retrieval", "retrieval_lora", "mhr")] == [
+        "oracle",
+        "oracle_lora",
+        "oracle",
+    ]
 
 
 def test_the_rate_is_the_best_on_dev_of_the_first_seed() -> None:
@@ -285,7 +295,7 @@ def claims_of(
 ) -> dict[str, dict[str, Any]]:
     """Return the figures of arms by how many letters of ten were wrong, task by task."""
     sizes = {"trained": 5, "held": 5, "encoder": 100, "run_s": 1.0}
-    names = (*PLAN.singles(), *(arm for arm, _ in scored))
+    names = (*PLAN.singles(), *PLAN.singles("single_lora"), *(arm for arm, _ in scored))
     errors = dict(scored)
     lines: list[dict[str, Any]] = [
         {"kind": "run", "arm": arm, "rate": rate, "seed": 1, **sizes}
@@ -314,6 +324,9 @@ def test_claims_are_of_the_way_that_is_best_on_dev_and_is_not_told_the_task() ->
     assert found["retrieval_accuracy"]["value"] == 75
     assert (found["retrieval_accuracy"]["low"], found["retrieval_accuracy"]["high"]) == (50, 100)
     assert found["retrieval_sounds"]["value"] == 90
+    lora = claims_of(scored, [("oracle", (2, 2)), ("oracle_lora", (1, 1)), ("svd", (1, 2))])
+    assert lora["multitask_oracle"]["value"] == pytest.approx(1.5)
+    assert "against `oracle_lora`" in lora["multitask_oracle"]["method"]
     without = claims_of(scored[1:], [("oracle", (2, 2))])
     assert not any(name.startswith("multitask_") for name in without)
 
